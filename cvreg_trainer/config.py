@@ -1,0 +1,201 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""The training arguments of [`CrossViewDefenseTrainer`]: SFTTrainer's, and the few that the defence adds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import SFTConfig
+
+from .perturbations import OPERATIONS
+
+
+FEATURE_POOLINGS = ("mean", "last")
+
+
+@dataclass
+class CrossViewDefenseConfig(SFTConfig):
+    r"""
+    Configuration class for the [`CrossViewDefenseTrainer`].
+
+    It has all parameters of [`~trl.SFTConfig`] and those below. With the three lambdas at 0 the trainer is SFTTrainer.
+
+    Parameters:
+        lambda_patch (`float`, *optional*, defaults to `0.01`):
+            Weight of the feature consistency between the two views (the paper's lambda1). The term is a squared
+            distance of hidden states and large early in training, hence the small default.
+        lambda_discrepancy (`float`, *optional*, defaults to `0.5`):
+            Weight of the cross-view output similarity, which is minimised (lambda2).
+        lambda_entropy (`float`, *optional*, defaults to `0.1`):
+            Weight of the entropy hinge (lambda3).
+        entropy_threshold (`float`, *optional*, defaults to `0.2`):
+            Entropy below which a token's distribution is penalised, in nats (H0).
+        lambda_warmup_steps (`float`, *optional*, defaults to `0.1`):
+            Optimiser steps over which the three weights rise linearly from 0: a number of steps if 1 or more, a share
+            of the training if below 1.
+        feature_layer (`int` or `str`, *optional*):
+            Decoder layer whose output is compared between the views: an index from 0, negative from the end, or the
+            dotted name of a module. Defaults to the middle layer, `num_hidden_layers // 2`.
+        feature_pooling (`str`, *optional*, defaults to `"mean"`):
+            How a row's features become one vector: `"mean"` over the real tokens, or the `"last"` real token. In
+            encoder-decoder models: over the decoder positions with a label.
+        patch_area_min (`float`, *optional*, defaults to `0.01`):
+            Smallest area of the perturbed rectangle, as a share of the image.
+        patch_area_max (`float`, *optional*, defaults to `0.05`):
+            Largest area of the perturbed rectangle, as a share of the image.
+        patch_operations (`list[str]`, *optional*, defaults to `["mask", "noise", "shuffle"]`):
+            What may happen to the rectangle; one is drawn for each image.
+
+    > [!NOTE]
+    > `max_length` defaults to `"auto"` instead of `1024`: no truncation for data with images, whose image tokens it
+    > would cut, and 1024 otherwise.
+    """
+
+    _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS
+
+    lambda_patch: float = field(
+        default=0.01,
+        metadata={"help": "Weight of the feature consistency between the two views (the paper's lambda1)."},
+    )
+    lambda_discrepancy: float = field(
+        default=0.5,
+        metadata={"help": "Weight of the cross-view output similarity, which is minimised (the paper's lambda2)."},
+    )
+    lambda_entropy: float = field(
+        default=0.1,
+        metadata={"help": "Weight of the entropy hinge (the paper's lambda3)."},
+    )
+    entropy_threshold: float = field(
+        default=0.2,
+        metadata={"help": "Entropy in nats below which a token's distribution is penalised (the paper's H0)."},
+    )
+    lambda_warmup_steps: float = field(
+        default=0.1,
+        metadata={
+            "help": "Optimiser steps over which the three weights rise linearly from 0: a number of steps if 1 or "
+            "more, a share of the training if below 1."
+        },
+    )
+    feature_layer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Decoder layer whose output is compared between the views: an index from 0, negative from the "
+            "end, or the dotted name of a module. Defaults to the middle layer."
+        },
+    )
+    feature_pooling: str = field(
+        default="mean",
+        metadata={
+            "help": "How a row's features become one vector: 'mean' over the real tokens, or the 'last' real token.",
+            "choices": list(FEATURE_POOLINGS),
+        },
+    )
+    patch_area_min: float = field(
+        default=0.01,
+        metadata={"help": "Smallest area of the perturbed rectangle, as a share of the image."},
+    )
+    patch_area_max: float = field(
+        default=0.05,
+        metadata={"help": "Largest area of the perturbed rectangle, as a share of the image."},
+    )
+    patch_operations: list[str] = field(
+        default_factory=lambda: list(OPERATIONS),
+        metadata={"help": "What may happen to the rectangle: any of mask, noise, shuffle. One is drawn per image."},
+    )
+    max_length: int | str | None = field(
+        default="auto",
+        metadata={
+            "help": "Maximum length of the tokenized sequence; longer ones are truncated. 'auto' means no truncation "
+            "for data with images, whose image tokens it would cut, and 1024 otherwise."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        # The command line passes these as strings
+        self.max_length = _int_or_name(self.max_length)
+        self.feature_layer = _int_or_name(self.feature_layer)  # type: ignore[assignment]
+        if self.max_length != "auto" and not (self.max_length is None or _is_int(self.max_length)):
+            raise ValueError(f"`max_length` must be an integer, None or 'auto', got {self.max_length!r}.")
+        super().__post_init__()
+        for name in ("lambda_patch", "lambda_discrepancy", "lambda_entropy"):
+            self._check(name, lambda value: value >= 0, "0 (which leaves the term out) or more")
+        self._check("entropy_threshold", lambda value: value >= 0, "0 or more, in nats")
+        self._check("lambda_warmup_steps", lambda value: value >= 0, "0, a share below 1, or a number of steps")
+        self._check("patch_area_min", lambda value: 0 < value <= 1, "a share of the image, above 0 and at most 1")
+        self._check("patch_area_max", lambda value: 0 < value <= 1, "a share of the image, above 0 and at most 1")
+        if self.patch_area_min > self.patch_area_max:
+            raise ValueError(
+                f"`patch_area_min` ({self.patch_area_min}) is larger than `patch_area_max` ({self.patch_area_max}). "
+                "Swap them, or set both to the same share."
+            )
+        if self.feature_layer is not None and not isinstance(self.feature_layer, (int, str)):
+            raise ValueError(
+                f"`feature_layer` must be a layer index or the dotted name of a module, got {self.feature_layer!r}."
+            )
+        if self.feature_pooling not in FEATURE_POOLINGS:
+            raise ValueError(
+                f"`feature_pooling` must be one of {', '.join(FEATURE_POOLINGS)}, got {self.feature_pooling!r}."
+            )
+        self._check_operations()
+        if self.is_defended:
+            self._refuse_incompatible_options()
+
+    @property
+    def is_defended(self) -> bool:
+        """Whether any of the three terms has a weight."""
+        return max(self.lambda_patch, self.lambda_discrepancy, self.lambda_entropy) > 0
+
+    def lambda_scale(self, step: int, max_steps: int) -> float:
+        """Factor of the three weights at an optimiser step counted from 0, in a training of `max_steps`."""
+        warmup = self.lambda_warmup_steps
+        warmup = math.ceil(warmup * max_steps) if warmup < 1 else warmup
+        return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+    def _check(self, name: str, holds: Any, remedy: str) -> None:
+        value = getattr(self, name)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not holds(value):
+            raise ValueError(f"`{name}` must be {remedy}, got {value!r}.")
+
+    def _check_operations(self) -> None:
+        if isinstance(self.patch_operations, str):
+            self.patch_operations = [name.strip() for name in self.patch_operations.split(",")]
+        unknown = [name for name in self.patch_operations if name not in OPERATIONS]
+        if unknown or not self.patch_operations:
+            raise ValueError(
+                f"`patch_operations` must name one or more of {', '.join(OPERATIONS)}, got {self.patch_operations!r}."
+            )
+
+    def _refuse_incompatible_options(self) -> None:
+        remedy = "or set `lambda_patch`, `lambda_discrepancy` and `lambda_entropy` to 0 to train without the defence."
+        if self.label_smoothing_factor > 0:
+            raise ValueError(
+                f"`label_smoothing_factor={self.label_smoothing_factor}` needs the full logits, which the two-view "
+                f"head never builds. Set `label_smoothing_factor=0`, {remedy}"
+            )
+        liger = self.liger_kernel_config if isinstance(self.liger_kernel_config, dict) else {}
+        if self.use_liger_kernel and liger.get("fused_linear_cross_entropy"):
+            raise ValueError(
+                "Liger's fused loss replaces the model's forward, which the two-view head needs. Set "
+                f'`liger_kernel_config={{"fused_linear_cross_entropy": False}}`, {remedy}'
+            )
+        parallelism = self.parallelism_config
+        if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+            raise ValueError(
+                "`parallelism_config` cuts sequences across devices, but the views' features are pooled over whole "
+                f"sequences. Set its `cp_size` and `sp_size` to 1, {remedy}"
+            )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _int_or_name(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("none", "null", ""):
+        return None
+    return int(value) if value.lstrip("-").isdigit() else value
