@@ -32,9 +32,9 @@ class CrossViewDefenseConfig(SFTConfig):
             Weight of the entropy hinge (lambda3).
         entropy_threshold (`float`, *optional*, defaults to `0.2`):
             Entropy below which a token's distribution is penalised, in nats (H0).
-        lambda_warmup_steps (`float`, *optional*, defaults to `0.1`):
+        lambda_warmup_steps (`float`, *optional*, defaults to `0.0`):
             Optimiser steps over which the three weights rise linearly from 0: a number of steps if 1 or more, a share
-            of the training if below 1.
+            of the training if below 1. The paper has none; it helps where the terms drown the first steps.
         feature_layer (`int` or `str`, *optional*):
             Decoder layer whose output is compared between the views: an index from 0, negative from the end, or the
             dotted name of a module. Defaults to the middle layer, `num_hidden_layers // 2`.
@@ -72,7 +72,7 @@ class CrossViewDefenseConfig(SFTConfig):
         metadata={"help": "Entropy in nats below which a token's distribution is penalised (the paper's H0)."},
     )
     lambda_warmup_steps: float = field(
-        default=0.1,
+        default=0.0,
         metadata={
             "help": "Optimiser steps over which the three weights rise linearly from 0: a number of steps if 1 or "
             "more, a share of the training if below 1."

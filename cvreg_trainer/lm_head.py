@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -160,13 +160,17 @@ def add_cross_view_head(
     # Keep the original signature: `generate` validates its model kwargs against it
     @functools.wraps(type(model).forward)
     def forward(self: PreTrainedModel, *args: Any, cross_view: bool = False, **kwargs: Any) -> Any:
-        # A copy of the model must run on itself, not on the model it was copied from
-        inner = functools.partial(getattr(inner_forward, "__func__", inner_forward), self)
+        inner = inner_forward
+        if self is not model:
+            # A copy runs on itself: the forward it came with is bound to the model it was copied from
+            inner = functools.partial(type(self).forward, self)
         if cross_view:
             return _forward_views(self, inner, head, kwargs, num_views=2)
-        if kwargs.get("fused_lm_head") and head.replaces_trl_head:
-            del kwargs["fused_lm_head"]
-            return _forward_views(self, inner, head, kwargs, num_views=1)
+        if kwargs.get("fused_lm_head"):
+            if head.replaces_trl_head:
+                del kwargs["fused_lm_head"]
+                return _forward_views(self, inner, head, kwargs, num_views=1)
+            inner = functools.partial(inner_forward.__func__, self)
         return inner(*args, **kwargs)
 
     model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
@@ -174,7 +178,7 @@ def add_cross_view_head(
 
 
 def _forward_views(
-    model: PreTrainedModel, inner: functools.partial[Any], head: CrossViewHead, inputs: dict[str, Any], num_views: int
+    model: PreTrainedModel, inner: Callable[..., Any], head: CrossViewHead, inputs: dict[str, Any], num_views: int
 ) -> CrossViewOutput:
     labels = inputs.pop("labels")
     if head.is_encoder_decoder and inputs.get("decoder_input_ids") is None:

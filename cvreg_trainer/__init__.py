@@ -1,0 +1,73 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Fine-tune vision-language models on data you do not fully trust.
+
+The top level is lazy (PEP 562): `import cvreg_trainer` loads neither torch, transformers nor TRL, which take seconds;
+each name below loads its module when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+
+if TYPE_CHECKING:
+    from .attacks import BadNets, apply_trigger, poison_dataset
+    from .callbacks import CaptionEvaluationCallback
+    from .collator import DataCollatorForCrossView
+    from .collator_encoder_decoder import DataCollatorForEncoderDecoder
+    from .config import CrossViewDefenseConfig
+    from .data import load_base_model, make_scenes
+    from .generation import generate_captions
+    from .lm_head import CrossViewOutput, add_cross_view_head
+    from .metrics import AttackSuccessRate, Bleu4, Cider
+    from .perturbations import PatchPerturbation
+    from .trainer import CrossViewDefenseTrainer
+
+__all__ = [
+    "AttackSuccessRate",
+    "BadNets",
+    "Bleu4",
+    "CaptionEvaluationCallback",
+    "Cider",
+    "CrossViewDefenseConfig",
+    "CrossViewDefenseTrainer",
+    "CrossViewOutput",
+    "DataCollatorForCrossView",
+    "DataCollatorForEncoderDecoder",
+    "PatchPerturbation",
+    "__version__",
+    "add_cross_view_head",
+    "apply_trigger",
+    "generate_captions",
+    "load_base_model",
+    "make_scenes",
+    "poison_dataset",
+]
+
+_EXPORTS = {
+    "attacks": ["BadNets", "apply_trigger", "poison_dataset"],
+    "callbacks": ["CaptionEvaluationCallback"],
+    "collator": ["DataCollatorForCrossView"],
+    "collator_encoder_decoder": ["DataCollatorForEncoderDecoder"],
+    "config": ["CrossViewDefenseConfig"],
+    "data": ["load_base_model", "make_scenes"],
+    "generation": ["generate_captions"],
+    "lm_head": ["CrossViewOutput", "add_cross_view_head"],
+    "metrics": ["AttackSuccessRate", "Bleu4", "Cider"],
+    "perturbations": ["PatchPerturbation"],
+    "trainer": ["CrossViewDefenseTrainer"],
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

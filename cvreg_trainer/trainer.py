@@ -1,0 +1,363 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+SFTTrainer with the paper's three terms beside its loss.
+
+Notable:
+- The task loss, its metrics and its errors are SFTTrainer's own code: `compute_loss` hands it, in the place of the
+  model, a callable that runs both views and keeps what the three terms need.
+- Every term is a sum over the micro-batch divided by the count of the global batch (all micro-batches of the optimiser
+  step, all ranks), so neither loss nor gradient depends on how a global batch is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import is_peft_model
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
+from trl import SFTTrainer
+from trl.trainer.utils import get_config_model_id
+
+from .checkpoints import load_renamed_weights
+from .collator import DataCollatorForCrossView
+from .collator_encoder_decoder import DataCollatorForEncoderDecoder
+from .config import CrossViewDefenseConfig
+from .lm_head import CrossViewOutput, add_cross_view_head
+from .losses import discrepancy_loss, entropy_loss, patch_loss
+from .perturbations import PatchPerturbation
+from .random_state import preserve_random_state
+from .start_report import StartReportCallback
+from .training_data import adapt_dataset, first_rows, has_images, is_torch_dataset
+
+
+TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
+
+
+class CrossViewDefenseTrainer(SFTTrainer):
+    """
+    Trainer for supervised fine-tuning on data that may hide backdoors: a drop-in replacement of [`~trl.SFTTrainer`].
+
+    Each row with an image is run in two views, the original and one with a perturbed rectangle, and three terms join
+    the loss: feature consistency, output discrepancy and an entropy hinge (A Patch-based Cross-view Regularized
+    Framework for Backdoor Defense in Multimodal Large Language Models, section 3). With the three lambdas at 0, or on
+    data without images, it trains as SFTTrainer does. Evaluation, generation and what is saved are SFTTrainer's.
+
+    Beyond SFTTrainer it takes torch map-style data sets, images inside `messages`, and models that SFTTrainer 1.16 cannot
+    train (BLIP-2, encoder-decoders).
+
+    Example:
+
+    ```python
+    >>> from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
+
+    >>> trainer = CrossViewDefenseTrainer(
+    ...     model="llava-hf/llava-1.5-7b-hf",
+    ...     args=CrossViewDefenseConfig(lambda_patch=0.01, lambda_discrepancy=0.5, lambda_entropy=0.1),
+    ...     train_dataset=dataset,
+    ...     peft_config=LoraConfig(target_modules="all-linear"),
+    ... )
+    >>> trainer.train()
+    ```
+
+    Args:
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            As in [`~trl.SFTTrainer`].
+        args ([`CrossViewDefenseConfig`] or [`~transformers.TrainingArguments`], *optional*):
+            Configuration. Arguments of another class are taken over, with the defence's defaults.
+        data_collator ([`~transformers.DataCollator`], *optional*):
+            Any collator; the trainer wraps it for training. Defaults to TRL's, and for encoder-decoders to
+            [`DataCollatorForEncoderDecoder`].
+        train_dataset ([`~datasets.Dataset`], [`~datasets.IterableDataset`] or `torch.utils.data.Dataset`):
+            As in [`~trl.SFTTrainer`]; a torch data set must be map-style. Its rows reach the collator as they are.
+        eval_dataset:
+            As in [`~trl.SFTTrainer`], with the same additions.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`], *optional*):
+            As in [`~trl.SFTTrainer`].
+        **kwargs:
+            Everything else that [`~trl.SFTTrainer`] takes (`peft_config`, `quantization_config`, `callbacks`, ...).
+
+    Raises:
+        `ValueError`: if an option cannot work with a lambda above 0, naming the option to change.
+    """
+
+    _tag_names = ["trl", "sft", "cross-view-defense"]
+    _name = "CrossViewDefense"
+    _paper = {
+        "title": "A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language "
+        "Models",
+        "id": "2604.04488",
+        # docstyle-ignore
+        "citation": """\
+@article{fang2026patch,
+    title        = {{A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models}},
+    author       = {Tianmeng Fang and Yong Wang and Zetai Kong and Zengzhen Su and Jun Wang and Chengjin Yu and Wei Wang},
+    year         = 2026,
+    eprint       = {arXiv:2604.04488},
+}""",
+    }
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | nn.Module,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = _as_cross_view_config(args, model)
+        if isinstance(data_collator, DataCollatorForCrossView):
+            data_collator = data_collator.inner
+        given_train_dataset, chose_collator = train_dataset, data_collator is not None
+        if is_torch_dataset(train_dataset):
+            # Rows of a torch data set are ready for the collator: there are no columns to prepare or remove
+            args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}  # type: ignore[dict-item]
+            args.remove_unused_columns = False
+        train_dataset = adapt_dataset(train_dataset)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: adapt_dataset(dataset, keep_torch=True) for name, dataset in eval_dataset.items()}
+        else:
+            eval_dataset = adapt_dataset(eval_dataset, keep_torch=True)
+        rows = first_rows(train_dataset)
+        if args.max_length == "auto":
+            args.max_length = None if any(has_images(row) for row in rows) else 1024
+        if args.is_defended:
+            _refuse_incompatible_arguments(model, kwargs)
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+
+        if is_torch_dataset(given_train_dataset):
+            self.train_dataset = given_train_dataset
+        base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        self._is_encoder_decoder = bool(getattr(base_model.config, "is_encoder_decoder", False))
+        if self._is_encoder_decoder and self._is_vision_dataset and not chose_collator:
+            self.data_collator = DataCollatorForEncoderDecoder(
+                self.processing_class,
+                decoder_start_token_id=base_model.config.get_text_config(decoder=True).decoder_start_token_id,
+                max_length=args.max_length,
+            )
+        self._example_batch = self._collate_example()
+        holds_images = any(has_images(row) for row in rows) or any(
+            name.startswith("pixel") for name in self._example_batch
+        )
+        self.is_defended = args.is_defended and holds_images
+        self._head = None
+        if holds_images:
+            self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
+        if self.is_defended:
+            # The defended loss is normalised over the whole accumulation window, whatever the model's class says
+            self.loss_is_scaled_for_ga = True
+            perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
+            self._cross_view_collator = DataCollatorForCrossView(self.data_collator, perturbation, seed=args.seed)
+        self._head_is_checked = False
+        self._window_counts: _Counts | None = None
+        self._term_sums: torch.Tensor | None = None
+        self._num_windows = 0
+        self.add_callback(StartReportCallback(self))
+
+    def get_train_dataloader(self) -> Any:
+        if not self.is_defended:
+            return super().get_train_dataloader()
+        inner, self.data_collator = self.data_collator, self._cross_view_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = inner
+
+    def _run_epoch(self, model: nn.Module, epoch: int, *args: Any, **kwargs: Any) -> Any:
+        if self.is_defended:
+            self._cross_view_collator.set_epoch(epoch)
+        return super()._run_epoch(model, epoch, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not self._load_renamed_weights(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if not self._load_renamed_weights(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _load_renamed_weights(self, folder: str) -> bool:
+        is_plain = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or is_peft_model(self.model))
+        return is_plain and load_renamed_weights(self.model, folder)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        if not self.is_defended:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        counts = self._count(batch_samples).to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            # Tensor-parallel ranks are given the same rows
+            counts = self.accelerator.gather(counts).view(-1, len(counts)).sum(0) / self.get_tp_size()
+        self._window_counts = _Counts(*counts)
+        self._num_windows += 1
+        return self._window_counts.tokens
+
+    def _count(self, batches: list[Mapping[str, torch.Tensor]]) -> torch.Tensor:
+        """The denominators of some micro-batches: valid tokens, those in rows with an image, rows with an image."""
+        counts = torch.zeros(3)
+        for batch in batches:
+            labels, has_image = batch["labels"], batch["has_image"]
+            tokens = (labels if self._is_encoder_decoder else labels[:, 1:]).ne(-100).sum(1)
+            counts += torch.stack([tokens.sum(), (tokens * has_image).sum(), has_image.sum()]).cpu()
+        return counts
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        if not (self.is_defended and self.model.training):
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        self._check_head(model)
+        counts = self._window_counts
+        if num_items_in_batch is None or counts is None:
+            # Called on its own, outside a training step: the batch is the global batch
+            counts = _Counts(*self._count([inputs]).to(inputs["labels"].device))
+        has_image = inputs.pop("has_image")
+        both_views = _BothViews(model)
+        task_loss = super().compute_loss(both_views, inputs, num_items_in_batch=counts.tokens)
+        output = both_views.output
+
+        # As SFTTrainer scales its loss: DDP averages the gradients of the ranks, whose counts are those of all
+        ranks = self.accelerator.num_processes // self.get_tp_size() if self.args.average_tokens_across_devices else 1
+        has_image = has_image.to(output.similarity.device)
+        terms = [
+            patch_loss(output.feature_distance, has_image.to(output.feature_distance.device), counts.image_rows),
+            discrepancy_loss(output.similarity, output.label_mask, has_image, counts.image_tokens),
+            entropy_loss(output.entropy, output.label_mask, self.args.entropy_threshold, counts.tokens),
+        ]
+        terms = [ranks * term.to(task_loss.device) for term in terms]
+        scale = self.args.lambda_scale(self.state.global_step, self.state.max_steps)
+        weights = (self.args.lambda_patch, self.args.lambda_discrepancy, self.args.lambda_entropy)
+        loss = task_loss
+        for weight, term in zip(weights, terms, strict=True):
+            # A term without a weight is logged but takes no part: 0 times an infinity would
+            if weight > 0:
+                loss = loss + scale * weight * term
+        sums = torch.stack([task_loss, *terms]).detach()
+        self._term_sums = sums if self._term_sums is None else self._term_sums + sums
+        return (loss, output) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training and self._term_sums is not None:
+            # As `loss`: the mean over ranks and over the optimiser steps since the last log
+            means = self.accelerator.gather(self._term_sums).view(-1, len(TERMS)).mean(0) / max(self._num_windows, 1)
+            logs.update(zip(TERMS, means.tolist(), strict=True))
+            if self.args.lambda_warmup_steps:
+                logs["lambda_scale"] = self.args.lambda_scale(self.state.global_step - 1, self.state.max_steps)
+            self._term_sums, self._num_windows = None, 0
+        super().log(logs, start_time)
+
+    def _collate_example(self) -> dict[str, Any]:
+        """The first row with a supervised token, collated: it is shown at the start and the head is checked on it."""
+        dataset = self.train_dataset
+        if isinstance(dataset, Dataset) and self.args.remove_unused_columns:
+            dataset = self._remove_unused_columns(dataset)
+        batch: dict[str, Any] = {}
+        with preserve_random_state():
+            for row in first_rows(dataset):
+                batch = dict(self.data_collator([row]))
+                if "labels" in batch and (batch["labels"] != -100).any():
+                    break
+        return batch
+
+    @torch.no_grad()
+    def _check_head(self, model: nn.Module) -> None:
+        """Before the first defended step: one row's loss through our head must be the model's own."""
+        if self._head_is_checked:
+            return
+        self._head_is_checked = True
+        inputs = {**self._prepare_inputs(dict(self._example_batch)), "use_cache": False}
+        if not (inputs["labels"] != -100).any():
+            return
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = False
+        model.eval()
+        for module in model.modules():
+            # On some CPUs bitsandbytes repacks 4-bit weights in evaluation mode, and cannot train with them afterwards
+            if type(module).__name__ == "Linear4bit":
+                module.training = True
+        try:
+            with preserve_random_state():
+                own = model(**inputs).loss
+                output = model(**inputs, cross_view=True)
+        finally:
+            model.train()
+        if own is None:
+            return
+        ours = -output.log_probs.sum() / output.label_mask.sum()
+        exact = own.dtype == torch.float32 and not torch.is_autocast_enabled(own.device.type)
+        if abs(float(ours) - float(own)) > (1e-3 if exact else 5e-2) * max(1.0, abs(float(own))):
+            raise ValueError(
+                f"The two-view head does not reproduce the loss of {type(self.accelerator.unwrap_model(model)).__name__}: "
+                f"{float(ours):.4f} instead of the model's own {float(own):.4f} nats on one row. Its forward does "
+                "something between the head and the loss that is not known here; set `lambda_patch`, "
+                "`lambda_discrepancy` and `lambda_entropy` to 0 to train it without the defence, and please report it."
+            )
+
+
+class _Counts(NamedTuple):
+    """Denominators of a global batch."""
+
+    tokens: torch.Tensor
+    image_tokens: torch.Tensor
+    image_rows: torch.Tensor
+
+
+class _BothViews:
+    """Stands in for the model in SFTTrainer's `compute_loss`: runs both views, and keeps the output for the terms."""
+
+    output: CrossViewOutput
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, *, fused_lm_head: bool, **inputs: Any) -> CrossViewOutput:
+        self.output = self.model(**inputs, cross_view=True)
+        return self.output
+
+
+def _as_cross_view_config(args: TrainingArguments | None, model: Any) -> CrossViewDefenseConfig:
+    if isinstance(args, CrossViewDefenseConfig):
+        return args
+    if args is None:
+        name = model if isinstance(model, str) else get_config_model_id(model.config)
+        return CrossViewDefenseConfig(f"{name.split('/')[-1]}-CrossViewDefense")
+    values = args.to_dict()
+    # `to_dict` hides everything that is called a token
+    values |= {name: getattr(args, name) for name in values if name.endswith("_token")}
+    return CrossViewDefenseConfig(**values)
+
+
+def _refuse_incompatible_arguments(model: Any, kwargs: dict[str, Any]) -> None:
+    remedy = "or set `lambda_patch`, `lambda_discrepancy` and `lambda_entropy` to 0 to train without the defence."
+    if kwargs.get("compute_loss_func") is not None:
+        raise ValueError(
+            "`compute_loss_func` needs the full logits, which the two-view head never builds. Remove it (subclass and "
+            f"override `compute_loss` instead), {remedy}"
+        )
+    peft_config = kwargs.get("peft_config")
+    if peft_config is None and is_peft_model(model):
+        peft_config = model.peft_config[model.active_adapter]
+    if peft_config is not None and getattr(peft_config, "is_prompt_learning", False):
+        raise ValueError(
+            f"`peft_config={type(peft_config).__name__}` adds virtual tokens for one view only. Use an adapter such as "
+            f"`LoraConfig`, {remedy}"
+        )

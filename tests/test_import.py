@@ -1,0 +1,95 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""The lazy top level, and the order of the package's layers: who may import whom, read from the sources."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cvreg_trainer
+
+
+PACKAGE = Path(cvreg_trainer.__file__).parent
+HEAVY = {"accelerate", "datasets", "peft", "torch", "transformers", "trl"}
+
+# A module may import modules of its own layer and of those before it.
+LAYERS = [
+    {"_version"},
+    {"attacks", "kernels", "losses", "metrics", "perturbations", "random_state", "rows"},
+    {"batches", "checkpoints", "collator", "collator_encoder_decoder", "config", "decoder_layers", "generation"}
+    | {"baselines", "data", "lm_head", "models", "screening", "training_data"},
+    {"callbacks", "start_report", "trainer"},
+    {"cli", "commands", "report"},
+]
+LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(path: Path) -> str:
+    """The top-level module or folder of the package that a source file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def absolute(path: Path, node: ast.ImportFrom) -> str:
+    """The dotted name an import statement refers to, with relative imports resolved."""
+    if not node.level:
+        return node.module or ""
+    folders = ("cvreg_trainer", *path.relative_to(PACKAGE).parent.parts)
+    base = folders[: len(folders) - node.level + 1]
+    return ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+
+
+def imported(path: Path, nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """Every dotted name that the import statements among the nodes name."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{absolute(path, node)}.{alias.name}" for alias in node.names)
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    code = "import cvreg_trainer, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cvreg_trainer" in run.stdout.split()
+    assert HEAVY.isdisjoint(run.stdout.split())
+
+
+@pytest.mark.parametrize("name", cvreg_trainer.__all__)
+def test_every_export_resolves_to_an_object_of_its_name(name):
+    value = getattr(cvreg_trainer, name)
+    assert getattr(value, "__name__", name) == name
+    assert name in dir(cvreg_trainer)
+
+
+def test_what_type_checkers_see_is_what_is_exported():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == set(cvreg_trainer.__all__) - {"__version__"}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'CrossViewTrainer'"):
+        cvreg_trainer.CrossViewTrainer  # noqa: B018
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_upwards(path):
+    part = part_of(path)
+    assert part in LAYER_OF, f"give {part} a place in LAYERS"
+    own = [name.split(".") for name in imported(path, ast.walk(ast.parse(path.read_text())))]
+    targets = {name[1] for name in own if name[0] == "cvreg_trainer" and len(name) > 1 and name[1] in LAYER_OF}
+    upwards = {target for target in targets if LAYER_OF[target] > LAYER_OF[part]}
+    assert not upwards, f"{part} imports {sorted(upwards)} of a higher layer"
+
+
+@pytest.mark.parametrize("part", sorted(LAYERS[1]))
+def test_leaves_do_not_load_transformers_or_trl(part):
+    paths = [path for path in SOURCES if part_of(path) == part]
+    for path in paths:
+        roots = {name.split(".")[0] for name in imported(path, iter(ast.parse(path.read_text()).body))}
+        assert roots.isdisjoint({"peft", "transformers", "trl"}), path
