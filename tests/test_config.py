@@ -1,0 +1,95 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""The options: their defaults, their ways in (code, command line, YAML) and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import HfArgumentParser
+from trl import TrlParser
+
+from cvreg_trainer import CrossViewDefenseConfig
+
+
+def test_defaults_are_the_papers_terms(tmp_path: Path) -> None:
+    args = CrossViewDefenseConfig(str(tmp_path), bf16=False)
+    assert (args.lambda_patch, args.lambda_discrepancy, args.lambda_entropy) == (0.01, 0.5, 0.1)
+    assert (args.entropy_threshold, args.patch_area_min, args.patch_area_max) == (0.2, 0.01, 0.05)
+    assert args.patch_operations == ["mask", "noise", "shuffle"] and args.max_length == "auto"
+    assert args.is_defended and args.lambda_scale(0, 100) == 1
+
+
+def test_command_line(tmp_path: Path) -> None:
+    line = f"--output_dir {tmp_path} --bf16 False --lambda_patch 0.2 --feature_layer -2 --max_length 512"
+    line += " --patch_operations mask noise --lambda_warmup_steps 0.25"
+    (args,) = HfArgumentParser(CrossViewDefenseConfig).parse_args_into_dataclasses(line.split())
+    assert (args.lambda_patch, args.feature_layer, args.max_length) == (0.2, -2, 512)
+    assert args.patch_operations == ["mask", "noise"] and args.lambda_scale(0, 8) == 0.5
+    line = f"--output_dir {tmp_path} --bf16 False --feature_layer model.layers.3 --max_length none"
+    (args,) = HfArgumentParser(CrossViewDefenseConfig).parse_args_into_dataclasses(line.split())
+    assert args.feature_layer == "model.layers.3" and args.max_length is None
+
+
+def test_help_renders(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        HfArgumentParser(CrossViewDefenseConfig).parse_args_into_dataclasses(["--help"])
+    assert "--lambda_discrepancy" in capsys.readouterr().out
+
+
+def test_yaml(tmp_path: Path) -> None:
+    settings = {"output_dir": str(tmp_path), "bf16": False, "lambda_entropy": 0.0, "patch_operations": ["shuffle"]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    (args,) = TrlParser(CrossViewDefenseConfig).parse_args_and_config(["--config", str(tmp_path / "config.yaml")])
+    assert args.lambda_entropy == 0 and args.patch_operations == ["shuffle"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lambda_patch": -0.1}, r"`lambda_patch` must be 0 .*got -0.1"),
+        ({"lambda_discrepancy": float("nan")}, "`lambda_discrepancy` must be 0 .*got nan"),
+        ({"lambda_entropy": "0.1"}, "`lambda_entropy` must be 0 .*got '0.1'"),
+        ({"entropy_threshold": -1}, "`entropy_threshold` must be 0 or more, in nats, got -1"),
+        ({"lambda_warmup_steps": -1}, "`lambda_warmup_steps` must be .*got -1"),
+        ({"patch_area_min": 0}, "`patch_area_min` must be a share of the image.*got 0"),
+        ({"patch_area_max": 1.5}, "`patch_area_max` must be a share of the image.*got 1.5"),
+        ({"patch_area_min": 0.2, "patch_area_max": 0.1}, r"`patch_area_min` \(0.2\) is larger than"),
+        (
+            {"patch_operations": ["blur"]},
+            r"`patch_operations` must name one or more of mask, noise, shuffle, got \['blur'",
+        ),
+        ({"patch_operations": []}, r"`patch_operations` must name one or more of .*got \[\]"),
+        ({"feature_pooling": "max"}, "`feature_pooling` must be one of mean, last, got 'max'"),
+        ({"feature_layer": 1.5}, "`feature_layer` must be a layer index or .*got 1.5"),
+        ({"max_length": "long"}, "`max_length` must be an integer, None or 'auto', got 'long'"),
+        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor=0.1` needs the full logits.*to 0"),
+    ],
+)
+def test_bad_values_are_refused_with_option_value_and_remedy(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        CrossViewDefenseConfig(str(tmp_path), bf16=False, **settings)
+
+
+def test_liger_fused_loss_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    liger = {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": True}}
+    monkeypatch.setattr("transformers.training_args.is_liger_kernel_available", lambda: True, raising=False)
+    with pytest.raises(ValueError, match="Liger's fused loss replaces the model's forward"):
+        CrossViewDefenseConfig(str(tmp_path), bf16=False, **liger)
+
+
+def test_without_lambdas_nothing_of_ours_is_refused(tmp_path: Path) -> None:
+    lambdas = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0)
+    args = CrossViewDefenseConfig(str(tmp_path), bf16=False, label_smoothing_factor=0.1, **lambdas)
+    assert not args.is_defended
+
+
+@pytest.mark.parametrize(
+    ("warmup", "expected"),
+    [(0, [1, 1, 1]), (2, [0.5, 1, 1]), (0.4, [0.25, 0.5, 1]), (20, [0.05, 0.1, 0.5])],
+)
+def test_lambda_warmup(tmp_path: Path, warmup: float, expected: list[float]) -> None:
+    args = CrossViewDefenseConfig(str(tmp_path), bf16=False, lambda_warmup_steps=warmup)
+    assert [args.lambda_scale(step, 10) for step in (0, 1, 9)] == pytest.approx(expected)
