@@ -10,6 +10,7 @@ weights that the model happened to have. Here they are read as `from_pretrained`
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -38,13 +39,14 @@ def load_renamed_weights(model: PreTrainedModel, folder: str | Path) -> bool:
             names |= set(file.keys())
     if names <= set(model.state_dict()):
         return False
-    saved, info = type(model).from_pretrained(
+    loaded: Any = type(model).from_pretrained(
         folder, dtype="auto", output_loading_info=True, local_files_only=True, trust_remote_code=False
     )
+    saved, info = loaded
     if info["missing_keys"] or info["mismatched_keys"]:
         raise ValueError(
-            f"The checkpoint {str(folder)!r} does not fit {type(model).__name__}: "
-            f"{sorted(info['missing_keys'])[:5]} are missing and {sorted(info['mismatched_keys'])[:5]} have another shape."
+            f"The checkpoint {str(folder)!r} does not fit {type(model).__name__}: {sorted(info['missing_keys'])[:5]} "
+            f"are missing and {sorted(info['mismatched_keys'])[:5]} have another shape."
             " Resume with the model and data type that the checkpoint was saved from."
         )
     with torch.no_grad():

@@ -104,7 +104,7 @@ class CrossViewDefenseConfig(SFTConfig):
         default_factory=lambda: list(OPERATIONS),
         metadata={"help": "What may happen to the rectangle: any of mask, noise, shuffle. One is drawn per image."},
     )
-    max_length: int | str | None = field(
+    max_length: int | str | None = field(  # type: ignore[assignment]
         default="auto",
         metadata={
             "help": "Maximum length of the tokenized sequence; longer ones are truncated. 'auto' means no truncation "
@@ -115,7 +115,7 @@ class CrossViewDefenseConfig(SFTConfig):
     def __post_init__(self) -> None:
         # The command line passes these as strings
         self.max_length = _int_or_name(self.max_length)
-        self.feature_layer = _int_or_name(self.feature_layer)  # type: ignore[assignment]
+        self.feature_layer = _int_or_name(self.feature_layer)
         if self.max_length != "auto" and not (self.max_length is None or _is_int(self.max_length)):
             raise ValueError(f"`max_length` must be an integer, None or 'auto', got {self.max_length!r}.")
         super().__post_init__()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -41,7 +42,7 @@ def find_decoder_layer(model: PreTrainedModel, layer: int | str | None = None) -
 
 
 def _find_stack(model: PreTrainedModel) -> tuple[str, int]:
-    decoder: nn.Module = model
+    decoder: Any = model
     # `get_decoder` steps down one wrapper at a time (BLIP-2: the causal LM, its model, the decoder)
     while hasattr(decoder, "get_decoder") and decoder.get_decoder() is not decoder:
         decoder = decoder.get_decoder()

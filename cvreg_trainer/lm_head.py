@@ -70,8 +70,8 @@ class CrossViewHead:
         if head is None:
             raise ValueError(
                 f"{self.class_name} has no output embeddings (`get_output_embeddings()` returns None), so it does not "
-                "predict tokens and the two views cannot be compared. Load the model with its language-modelling head, "
-                "for example with `AutoModelForImageTextToText`."
+                "predict tokens and the two views cannot be compared. Load the model with its language-modelling "
+                "head, for example with `AutoModelForImageTextToText`."
             )
         self.feature_layer = find_decoder_layer(model, feature_layer)
         self.feature_pooling = feature_pooling
@@ -99,7 +99,8 @@ class CrossViewHead:
         from trl.trainer.utils import maybe_gather_lm_head_ctx
 
         # FSDP2 shards parameters as DTensors; ZeRO-3 leaves empty ones outside their module's own forward
-        weight, bias = (p.full_tensor() if isinstance(p, DTensor) else p for p in (head.weight, head.bias))
+        parameters: list[Any] = [p.full_tensor() if isinstance(p, DTensor) else p for p in (head.weight, head.bias)]
+        weight, bias = parameters
         with maybe_gather_lm_head_ctx(weight, bias):
             return cross_view_statistics(
                 hidden, perturbed_hidden, weight, targets, bias, self.logit_scale, self.softcap
@@ -120,9 +121,9 @@ class CrossViewHead:
                 self.logit_scale, self.softcap = scale, cap
                 return
         raise ValueError(
-            f"The logits of {self.class_name} are neither a multiple of its output embeddings' result nor a soft-capped "
-            "one, so the two-view head cannot reproduce them. Set `lambda_patch`, `lambda_discrepancy` and "
-            "`lambda_entropy` to 0 to train this model without the defence."
+            f"The logits of {self.class_name} are neither a multiple of its output embeddings' result nor a "
+            "soft-capped one, so the two-view head cannot reproduce them. Set `lambda_patch`, `lambda_discrepancy` "
+            "and `lambda_entropy` to 0 to train this model without the defence."
         )
 
 
@@ -133,10 +134,10 @@ def add_cross_view_head(
     Add a cross-view head to `model`: `model(..., perturbed_pixel_values=..., labels=labels, cross_view=True)` runs the
     original and the perturbed view as one batch `[original, perturbed]` and returns a [`CrossViewOutput`].
 
-    Every input `x` without a twin `perturbed_x` serves both views. Without `cross_view=True` the forward is the one the
-    model had, so generation and evaluation are unchanged; `fused_lm_head=True`, which TRL's trainers pass, is answered
-    here for the one view where TRL's own head cannot serve the model. Add this head after TRL's and to the base model
-    of a PEFT model.
+    Every input `x` without a twin `perturbed_x` serves both views. Without `cross_view=True` the forward is the one
+    the model had, so generation and evaluation are unchanged; `fused_lm_head=True`, which TRL's trainers pass, is
+    answered here for the one view where TRL's own head cannot serve the model. Add this head after TRL's and to the
+    base model of a PEFT model.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -151,11 +152,11 @@ def add_cross_view_head(
         `CrossViewHead`: what was found out about the model.
 
     Raises:
-        `ValueError`: if the model has no output embeddings or no such layer, and at the first call if its logits are not
-            a multiple of its head's output, soft-capped or not.
+        `ValueError`: if the model has no output embeddings or no such layer, and at the first call if its logits are
+            not a multiple of its head's output, soft-capped or not.
     """
     head = CrossViewHead(model, feature_layer, feature_pooling)
-    inner_forward = model.forward
+    inner_forward: Any = model.forward
 
     # Keep the original signature: `generate` validates its model kwargs against it
     @functools.wraps(type(model).forward)
@@ -173,8 +174,49 @@ def add_cross_view_head(
             inner = functools.partial(inner_forward.__func__, self)
         return inner(*args, **kwargs)
 
-    model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
+    model.forward = types.MethodType(forward, model)
     return head
+
+
+@torch.no_grad()
+def check_cross_view_head(model: nn.Module, inputs: dict[str, Any]) -> None:
+    """
+    Compare the loss of a small batch through the cross-view head with the model's own, in evaluation mode.
+
+    Families differ in ways that nobody lists (logits longer than the labels, factors between head and loss): a
+    mismatch would train something else than the task, silently.
+
+    Args:
+        model (`torch.nn.Module`):
+            Model with a cross-view head, wrapped for distributed training or not; it returns in training mode.
+        inputs (`dict[str, Any]`):
+            A batch with `labels`, some of them valid.
+
+    Raises:
+        `ValueError`: if the two losses differ, with both numbers.
+    """
+    model.eval()
+    for module in model.modules():
+        # On some CPUs bitsandbytes repacks 4-bit weights in evaluation mode, and cannot train with them afterwards
+        if type(module).__name__ == "Linear4bit":
+            module.training = True
+    try:
+        own = model(**inputs).loss
+        output = model(**inputs, cross_view=True)
+    finally:
+        model.train()
+    if own is None:
+        return
+    ours = float(-output.log_probs.sum() / output.label_mask.sum())
+    exact = own.dtype == torch.float32 and not torch.is_autocast_enabled(own.device.type)
+    if abs(ours - float(own)) > (1e-3 if exact else 5e-2) * max(1.0, abs(float(own))):
+        name = next(type(module).__name__ for module in model.modules() if isinstance(module, PreTrainedModel))
+        raise ValueError(
+            f"The two-view head does not reproduce the loss of {name}: {ours:.4f} instead of the model's own "
+            f"{float(own):.4f} nats on one row. Its forward does something between the head and the loss that is not "
+            "known here; set `lambda_patch`, `lambda_discrepancy` and `lambda_entropy` to 0 to train it without the "
+            "defence, and please report it."
+        )
 
 
 def _forward_views(

@@ -12,11 +12,13 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
 from trl import SFTTrainer
@@ -26,7 +28,7 @@ from .checkpoints import load_renamed_weights
 from .collator import DataCollatorForCrossView
 from .collator_encoder_decoder import DataCollatorForEncoderDecoder
 from .config import CrossViewDefenseConfig
-from .lm_head import CrossViewOutput, add_cross_view_head
+from .lm_head import CrossViewHead, CrossViewOutput, add_cross_view_head, check_cross_view_head
 from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
@@ -46,8 +48,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
     Framework for Backdoor Defense in Multimodal Large Language Models, section 3). With the three lambdas at 0, or on
     data without images, it trains as SFTTrainer does. Evaluation, generation and what is saved are SFTTrainer's.
 
-    Beyond SFTTrainer it takes torch map-style data sets, images inside `messages`, and models that SFTTrainer 1.16 cannot
-    train (BLIP-2, encoder-decoders).
+    Beyond SFTTrainer it takes torch map-style data sets, images inside `messages`, and models that SFTTrainer 1.16
+    cannot train (BLIP-2, encoder-decoders).
 
     Example:
 
@@ -84,6 +86,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
         `ValueError`: if an option cannot work with a lambda above 0, naming the option to change.
     """
 
+    args: CrossViewDefenseConfig
+    model: PreTrainedModel
     _tag_names = ["trl", "sft", "cross-view-defense"]
     _name = "CrossViewDefense"
     _paper = {
@@ -93,8 +97,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
         # docstyle-ignore
         "citation": """\
 @article{fang2026patch,
-    title        = {{A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models}},
-    author       = {Tianmeng Fang and Yong Wang and Zetai Kong and Zengzhen Su and Jun Wang and Chengjin Yu and Wei Wang},
+    title        = {{A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language
+                    Models}},
+    author       = {Tianmeng Fang and Yong Wang and Zetai Kong and Zengzhen Su and Jun Wang and Chengjin Yu and
+                    Wei Wang},
     year         = 2026,
     eprint       = {arXiv:2604.04488},
 }""",
@@ -102,7 +108,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     def __init__(
         self,
-        model: str | PreTrainedModel | nn.Module,
+        model: str | PreTrainedModel | PeftModel,
         args: TrainingArguments | None = None,
         data_collator: Callable[[list[Any]], Any] | None = None,
         train_dataset: Any = None,
@@ -118,11 +124,12 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # Rows of a torch data set are ready for the collator: there are no columns to prepare or remove
             args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}  # type: ignore[dict-item]
             args.remove_unused_columns = False
-        train_dataset = adapt_dataset(train_dataset)
+        train_dataset = adapt_dataset(train_dataset, lift=not chose_collator)
+        adapt_eval = partial(adapt_dataset, keep_torch=True, lift=not chose_collator)
         if isinstance(eval_dataset, dict):
-            eval_dataset = {name: adapt_dataset(dataset, keep_torch=True) for name, dataset in eval_dataset.items()}
+            eval_dataset = {name: adapt_eval(dataset) for name, dataset in eval_dataset.items()}
         else:
-            eval_dataset = adapt_dataset(eval_dataset, keep_torch=True)
+            eval_dataset = adapt_eval(eval_dataset)
         rows = first_rows(train_dataset)
         if args.max_length == "auto":
             args.max_length = None if any(has_images(row) for row in rows) else 1024
@@ -141,25 +148,25 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
         if is_torch_dataset(given_train_dataset):
             self.train_dataset = given_train_dataset
-        base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        base_model: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._is_encoder_decoder = bool(getattr(base_model.config, "is_encoder_decoder", False))
         if self._is_encoder_decoder and self._is_vision_dataset and not chose_collator:
             self.data_collator = DataCollatorForEncoderDecoder(
                 self.processing_class,
                 decoder_start_token_id=base_model.config.get_text_config(decoder=True).decoder_start_token_id,
-                max_length=args.max_length,
+                max_length=args.max_length if isinstance(args.max_length, int) else None,
             )
         self._example_batch = self._collate_example()
         holds_images = any(has_images(row) for row in rows) or any(
             name.startswith("pixel") for name in self._example_batch
         )
         self.is_defended = args.is_defended and holds_images
-        self._head = None
+        self._head: CrossViewHead | None = None
         if holds_images:
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
         if self.is_defended:
             # The defended loss is normalised over the whole accumulation window, whatever the model's class says
-            self.loss_is_scaled_for_ga = True
+            self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
             perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
             self._cross_view_collator = DataCollatorForCrossView(self.data_collator, perturbation, seed=args.seed)
         self._head_is_checked = False
@@ -190,9 +197,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if not self._load_renamed_weights(self.state.best_model_checkpoint):
             super()._load_best_model()
 
-    def _load_renamed_weights(self, folder: str) -> bool:
+    def _load_renamed_weights(self, folder: str | None) -> bool:
         is_plain = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or is_peft_model(self.model))
-        return is_plain and load_renamed_weights(self.model, folder)
+        return is_plain and folder is not None and load_renamed_weights(self.model, folder)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         if not self.is_defended:
@@ -274,43 +281,21 @@ class CrossViewDefenseTrainer(SFTTrainer):
         with preserve_random_state():
             for row in first_rows(dataset):
                 batch = dict(self.data_collator([row]))
-                if "labels" in batch and (batch["labels"] != -100).any():
+                if "labels" in batch and (torch.as_tensor(batch["labels"]) != -100).any():
                     break
         return batch
 
-    @torch.no_grad()
     def _check_head(self, model: nn.Module) -> None:
         """Before the first defended step: one row's loss through our head must be the model's own."""
         if self._head_is_checked:
             return
         self._head_is_checked = True
         inputs = {**self._prepare_inputs(dict(self._example_batch)), "use_cache": False}
-        if not (inputs["labels"] != -100).any():
-            return
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = False
-        model.eval()
-        for module in model.modules():
-            # On some CPUs bitsandbytes repacks 4-bit weights in evaluation mode, and cannot train with them afterwards
-            if type(module).__name__ == "Linear4bit":
-                module.training = True
-        try:
+        if inputs["labels"].ne(-100).any():
             with preserve_random_state():
-                own = model(**inputs).loss
-                output = model(**inputs, cross_view=True)
-        finally:
-            model.train()
-        if own is None:
-            return
-        ours = -output.log_probs.sum() / output.label_mask.sum()
-        exact = own.dtype == torch.float32 and not torch.is_autocast_enabled(own.device.type)
-        if abs(float(ours) - float(own)) > (1e-3 if exact else 5e-2) * max(1.0, abs(float(own))):
-            raise ValueError(
-                f"The two-view head does not reproduce the loss of {type(self.accelerator.unwrap_model(model)).__name__}: "
-                f"{float(ours):.4f} instead of the model's own {float(own):.4f} nats on one row. Its forward does "
-                "something between the head and the loss that is not known here; set `lambda_patch`, "
-                "`lambda_discrepancy` and `lambda_entropy` to 0 to train it without the defence, and please report it."
-            )
+                check_cross_view_head(model, inputs)
 
 
 class _Counts(NamedTuple):
@@ -322,9 +307,9 @@ class _Counts(NamedTuple):
 
 
 class _BothViews:
-    """Stands in for the model in SFTTrainer's `compute_loss`: runs both views, and keeps the output for the terms."""
+    """Stands in for the model in SFTTrainer's `compute_loss`: runs both views, keeps the output for the terms."""
 
-    output: CrossViewOutput
+    output: Any  # a `CrossViewOutput` with all its fields
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -358,6 +343,6 @@ def _refuse_incompatible_arguments(model: Any, kwargs: dict[str, Any]) -> None:
         peft_config = model.peft_config[model.active_adapter]
     if peft_config is not None and getattr(peft_config, "is_prompt_learning", False):
         raise ValueError(
-            f"`peft_config={type(peft_config).__name__}` adds virtual tokens for one view only. Use an adapter such as "
-            f"`LoraConfig`, {remedy}"
+            f"`peft_config={type(peft_config).__name__}` adds virtual tokens for one view only. Use an adapter such "
+            f"as `LoraConfig`, {remedy}"
         )

@@ -28,11 +28,11 @@ def first_rows(dataset: Any, number: int = 8) -> list[Any]:
 
 
 def has_images(row: Any) -> bool:
-    """Whether a row is one of a data set with images, as TRL decides it or because a PIL image sits somewhere in it."""
+    """Whether a row belongs to a data set with images: by its columns, as TRL decides it, or by a PIL image inside."""
     return (isinstance(row, Mapping) and ("image" in row or "images" in row)) or bool(find_images(row))
 
 
-def adapt_dataset(dataset: Any, keep_torch: bool = False) -> Any:
+def adapt_dataset(dataset: Any, keep_torch: bool = False, lift: bool = True) -> Any:
     """
     A data set in a form that SFTTrainer takes.
 
@@ -40,15 +40,18 @@ def adapt_dataset(dataset: Any, keep_torch: bool = False) -> Any:
         dataset:
             What a user passes as `train_dataset` or `eval_dataset`.
         keep_torch (`bool`, *optional*, defaults to `False`):
-            Whether a torch data set stays as it is. Otherwise its place is taken by a preview of its first row, which is
-            what SFTTrainer's constructor looks at; the trainer puts the data set itself back afterwards.
+            Whether a torch data set stays as it is. Otherwise its place is taken by a preview of its first row, which
+            is what SFTTrainer's constructor looks at; the trainer puts the data set itself back afterwards.
+        lift (`bool`, *optional*, defaults to `True`):
+            Whether images inside messages move to a column `images`, where TRL's collator looks for them. A user's own
+            collator gets its rows as they are.
 
     Raises:
         `ValueError`: if a torch data set is empty.
     """
     if is_torch_dataset(dataset):
         return dataset if keep_torch else _preview(dataset)
-    if isinstance(dataset, (Dataset, IterableDataset)) and _holds_images_in_messages(dataset):
+    if lift and isinstance(dataset, (Dataset, IterableDataset)) and _holds_images_in_messages(dataset):
         if isinstance(dataset, IterableDataset):
             return dataset.map(lambda row: lift_images(_decode_images(row)))
         return dataset.with_transform(_lift_images_in_batch)
@@ -75,8 +78,8 @@ def _lift_images_in_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def _decode_images(value: Any) -> Any:
-    """The same value with encoded images opened. `Dataset.from_list` stores PIL images that sit inside messages in this
-    form and, not having declared them as images, does not open them again."""
+    """The same value with encoded images opened. `Dataset.from_list` stores PIL images that sit inside messages in
+    this form and, not having declared them as images, does not open them again."""
     if isinstance(value, Mapping):
         if set(value) == {"path", "bytes"} and isinstance(value["bytes"], bytes):
             return Image().decode_example({"path": None, "bytes": value["bytes"]})

@@ -153,7 +153,7 @@ class _CrossViewFunction(torch.autograd.Function):
         return log_probs.clone(), entropy.clone(), similarity, is_top1
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         hidden, perturbed_hidden, weight, bias, targets, columns = ctx.saved_tensors
         projection, dtype = ctx.projection, columns.dtype
         sums = [
@@ -168,7 +168,7 @@ class _CrossViewFunction(torch.autograd.Function):
                 tile_weight, tile_bias = weight[words], None if bias is None else bias[words]
                 logits = [None if v is None else projection.logits(v, tile_weight, tile_bias) for v in views]
                 local_targets = targets[rows] - words.start
-                grad_logits = _grad_logits(*logits, local_targets, columns[:, rows, None], token_grads)
+                grad_logits = _grad_logits(logits, local_targets, columns[:, rows, None], token_grads)
                 for states, z, grad, grad_states in zip(views, logits, grad_logits, grad_views, strict=True):
                     if grad is None:
                         continue
@@ -259,12 +259,12 @@ def _similarity(columns: torch.Tensor) -> torch.Tensor:
 
 
 def _grad_logits(
-    z: torch.Tensor,
-    z_perturbed: torch.Tensor | None,
+    logits: list[Any],
     local_targets: torch.Tensor,
     columns: torch.Tensor,
     token_grads: list[torch.Tensor | None],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    z, z_perturbed = logits
     grad_log_probs, grad_entropy, grad_similarity = token_grads
     grad, grad_perturbed = torch.zeros_like(z), None
     log_p = z - columns[_LSE]

@@ -2,8 +2,8 @@
 """
 The two-view head for heads that are more than a weight: quantised, decoupled, or replaced by an adapter.
 
-Such a head is called as the module it is, on the label-valid positions only and a slice of them at a time; each slice is
-computed again in the backward pass, so the logits never exist in full here either.
+Such a head is called as the module it is, on the label-valid positions only and a slice of them at a time; each slice
+is computed again in the backward pass, so the logits never exist in full here either.
 """
 
 from __future__ import annotations
