@@ -139,8 +139,6 @@ class CrossViewDefenseConfig(SFTConfig):
                 f"`feature_pooling` must be one of {', '.join(FEATURE_POOLINGS)}, got {self.feature_pooling!r}."
             )
         self._check_operations()
-        if self.is_defended:
-            self._refuse_incompatible_options()
 
     @property
     def is_defended(self) -> bool:
@@ -166,26 +164,6 @@ class CrossViewDefenseConfig(SFTConfig):
         if unknown or not self.patch_operations:
             raise ValueError(
                 f"`patch_operations` must name one or more of {', '.join(OPERATIONS)}, got {self.patch_operations!r}."
-            )
-
-    def _refuse_incompatible_options(self) -> None:
-        remedy = "or set `lambda_patch`, `lambda_discrepancy` and `lambda_entropy` to 0 to train without the defence."
-        if self.label_smoothing_factor > 0:
-            raise ValueError(
-                f"`label_smoothing_factor={self.label_smoothing_factor}` needs the full logits, which the two-view "
-                f"head never builds. Set `label_smoothing_factor=0`, {remedy}"
-            )
-        liger = self.liger_kernel_config if isinstance(self.liger_kernel_config, dict) else {}
-        if self.use_liger_kernel and liger.get("fused_linear_cross_entropy"):
-            raise ValueError(
-                "Liger's fused loss replaces the model's forward, which the two-view head needs. Set "
-                f'`liger_kernel_config={{"fused_linear_cross_entropy": False}}`, {remedy}'
-            )
-        parallelism = self.parallelism_config
-        if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
-            raise ValueError(
-                "`parallelism_config` cuts sequences across devices, but the views' features are pooled over whole "
-                f"sequences. Set its `cp_size` and `sp_size` to 1, {remedy}"
             )
 
 

@@ -39,7 +39,7 @@ class StartReportCallback(TrainerCallback):
 
 def start_report(trainer: CrossViewDefenseTrainer) -> str:
     """The text that [`StartReportCallback`] prints."""
-    args, head, batch = trainer.args, trainer._head, trainer._example_batch
+    args, head, batch = trainer.args, trainer._head, trainer.example_batch
     lines = [("training", _count_parameters(trainer.model))]
     lines += [("", line) for line in _trainable_modules(trainer.model)]
     if trainer.is_defended:

@@ -12,7 +12,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ from .checkpoints import load_renamed_weights
 from .collator import DataCollatorForCrossView
 from .collator_encoder_decoder import DataCollatorForEncoderDecoder
 from .config import CrossViewDefenseConfig
+from .incompatible import refuse_incompatible_options
 from .lm_head import CrossViewHead, CrossViewOutput, add_cross_view_head, check_cross_view_head
 from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .perturbations import PatchPerturbation
@@ -130,11 +131,11 @@ class CrossViewDefenseTrainer(SFTTrainer):
             eval_dataset = {name: adapt_eval(dataset) for name, dataset in eval_dataset.items()}
         else:
             eval_dataset = adapt_eval(eval_dataset)
-        rows = first_rows(train_dataset)
+        holds_images = any(has_images(row) for row in first_rows(train_dataset))
         if args.max_length == "auto":
-            args.max_length = None if any(has_images(row) for row in rows) else 1024
-        if args.is_defended:
-            _refuse_incompatible_arguments(model, kwargs)
+            args.max_length = None if holds_images else 1024
+        if args.is_defended and holds_images:
+            refuse_incompatible_options(args, model, kwargs)
 
         super().__init__(
             model=model,
@@ -156,15 +157,15 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 decoder_start_token_id=base_model.config.get_text_config(decoder=True).decoder_start_token_id,
                 max_length=args.max_length if isinstance(args.max_length, int) else None,
             )
-        self._example_batch = self._collate_example()
-        holds_images = any(has_images(row) for row in rows) or any(
-            name.startswith("pixel") for name in self._example_batch
-        )
+        if chose_collator and not holds_images:
+            # A collator can make pixels of rows that hold none, such as paths
+            holds_images = any(name.startswith("pixel") for name in self.example_batch)
         self.is_defended = args.is_defended and holds_images
         self._head: CrossViewHead | None = None
         if holds_images:
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
         if self.is_defended:
+            refuse_incompatible_options(args, model, kwargs)
             # The defended loss is normalised over the whole accumulation window, whatever the model's class says
             self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
             perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
@@ -232,13 +233,12 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
-        self._check_head(model)
         counts = self._window_counts
         if num_items_in_batch is None or counts is None:
             # Called on its own, outside a training step: the batch is the global batch
             counts = _Counts(*self._count([inputs]).to(inputs["labels"].device))
         has_image = inputs.pop("has_image")
-        both_views = _BothViews(model)
+        both_views = _BothViews(self, model)
         task_loss = super().compute_loss(both_views, inputs, num_items_in_batch=counts.tokens)
         output = both_views.output
 
@@ -272,8 +272,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
             self._term_sums, self._num_windows = None, 0
         super().log(logs, start_time)
 
-    def _collate_example(self) -> dict[str, Any]:
-        """The first row with a supervised token, collated: it is shown at the start and the head is checked on it."""
+    @cached_property
+    def example_batch(self) -> dict[str, Any]:
+        """The first row with a supervised token, collated: shown at the start, and the head is checked on it."""
         dataset = self.train_dataset
         if isinstance(dataset, Dataset) and self.args.remove_unused_columns:
             dataset = self._remove_unused_columns(dataset)
@@ -285,12 +286,16 @@ class CrossViewDefenseTrainer(SFTTrainer):
                     break
         return batch
 
-    def _check_head(self, model: nn.Module) -> None:
-        """Before the first defended step: one row's loss through our head must be the model's own."""
+    def check_head(self, model: nn.Module) -> None:
+        """Compare one row's loss through the cross-view head with the model's own, the first time this is called.
+
+        Raises:
+            `ValueError`: if they differ; see [`check_cross_view_head`].
+        """
         if self._head_is_checked:
             return
         self._head_is_checked = True
-        inputs = {**self._prepare_inputs(dict(self._example_batch)), "use_cache": False}
+        inputs: dict[str, Any] = {**self._prepare_inputs(dict(self.example_batch)), "use_cache": False}
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = False
         if inputs["labels"].ne(-100).any():
@@ -311,10 +316,12 @@ class _BothViews:
 
     output: Any  # a `CrossViewOutput` with all its fields
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, trainer: CrossViewDefenseTrainer, model: nn.Module) -> None:
+        self.trainer, self.model = trainer, model
 
     def __call__(self, *, fused_lm_head: bool, **inputs: Any) -> CrossViewOutput:
+        # Here, where SFTTrainer turns the errors of a forward into advice
+        self.trainer.check_head(self.model)
         self.output = self.model(**inputs, cross_view=True)
         return self.output
 
@@ -329,20 +336,3 @@ def _as_cross_view_config(args: TrainingArguments | None, model: Any) -> CrossVi
     # `to_dict` hides everything that is called a token
     values |= {name: getattr(args, name) for name in values if name.endswith("_token")}
     return CrossViewDefenseConfig(**values)
-
-
-def _refuse_incompatible_arguments(model: Any, kwargs: dict[str, Any]) -> None:
-    remedy = "or set `lambda_patch`, `lambda_discrepancy` and `lambda_entropy` to 0 to train without the defence."
-    if kwargs.get("compute_loss_func") is not None:
-        raise ValueError(
-            "`compute_loss_func` needs the full logits, which the two-view head never builds. Remove it (subclass and "
-            f"override `compute_loss` instead), {remedy}"
-        )
-    peft_config = kwargs.get("peft_config")
-    if peft_config is None and is_peft_model(model):
-        peft_config = model.peft_config[model.active_adapter]
-    if peft_config is not None and getattr(peft_config, "is_prompt_learning", False):
-        raise ValueError(
-            f"`peft_config={type(peft_config).__name__}` adds virtual tokens for one view only. Use an adapter such "
-            f"as `LoraConfig`, {remedy}"
-        )

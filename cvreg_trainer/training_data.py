@@ -22,9 +22,9 @@ def is_torch_dataset(dataset: Any) -> bool:
 
 def first_rows(dataset: Any, number: int = 8) -> list[Any]:
     """The first rows of a data set (fewer if it is shorter)."""
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+    if isinstance(dataset, Dataset) or is_torch_dataset(dataset):
         return [dataset[index] for index in range(min(number, len(dataset)))]
-    return [] if dataset is None else list(islice(dataset, number))
+    return list(islice(dataset, number)) if isinstance(dataset, IterableDataset) else []
 
 
 def has_images(row: Any) -> bool:

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Run by test_distributed.py under torchrun: trains a tiny model and saves its weights and logs from the first rank."""
+"""Run by test_distributed.py under torchrun: trains a tiny model; the first rank saves its weights and logs."""
 
 import json
 import sys

@@ -63,7 +63,6 @@ def test_yaml(tmp_path: Path) -> None:
         ({"feature_pooling": "max"}, "`feature_pooling` must be one of mean, last, got 'max'"),
         ({"feature_layer": 1.5}, "`feature_layer` must be a layer index or .*got 1.5"),
         ({"max_length": "long"}, "`max_length` must be an integer, None or 'auto', got 'long'"),
-        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor=0.1` needs the full logits.*to 0"),
     ],
 )
 def test_bad_values_are_refused_with_option_value_and_remedy(
@@ -71,19 +70,6 @@ def test_bad_values_are_refused_with_option_value_and_remedy(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         CrossViewDefenseConfig(str(tmp_path), bf16=False, **settings)
-
-
-def test_liger_fused_loss_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    liger = {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": True}}
-    monkeypatch.setattr("transformers.training_args.is_liger_kernel_available", lambda: True, raising=False)
-    with pytest.raises(ValueError, match="Liger's fused loss replaces the model's forward"):
-        CrossViewDefenseConfig(str(tmp_path), bf16=False, **liger)
-
-
-def test_without_lambdas_nothing_of_ours_is_refused(tmp_path: Path) -> None:
-    lambdas = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0)
-    args = CrossViewDefenseConfig(str(tmp_path), bf16=False, label_smoothing_factor=0.1, **lambdas)
-    assert not args.is_defended
 
 
 @pytest.mark.parametrize(

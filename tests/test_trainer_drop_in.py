@@ -157,7 +157,7 @@ def test_lora(tmp_path: Path, modules_to_save: list[str] | None) -> None:
             assert torch.equal(parameter, base[name.removeprefix("base_model.model.").replace("base_layer.", "")])
     trainer.save_model()
     again = PeftModel.from_pretrained(tiny_llava()[0], tmp_path)
-    batch = {name: value for name, value in trainer._example_batch.items() if name != "labels"}
+    batch = {name: value for name, value in trainer.example_batch.items() if name != "labels"}
     trainer.model.eval()
     torch.testing.assert_close(again.eval()(**batch).logits, trainer.model(**batch).logits)
 
@@ -314,8 +314,11 @@ def refused() -> Iterator[Any]:
     yield {}, {"compute_loss_func": lambda *args, **kwargs: None}, "`compute_loss_func` needs the full logits"
     for peft_config in (PrefixTuningConfig(num_virtual_tokens=2), PromptTuningConfig(num_virtual_tokens=2)):
         yield {}, {"peft_config": peft_config}, f"`peft_config={type(peft_config).__name__}` adds virtual tokens"
-    yield {"packing": True, "max_length": 64}, {}, "Packing is not supported for vision datasets.*packing=False"
-    yield {"padding_free": True}, {}, "Padding-free.*padding_free=False"
+    yield {"packing": True, "max_length": 64}, {}, "`packing=True` puts several rows.*Set `packing=False`"
+    yield {"padding_free": True}, {}, "`padding_free=True` puts several rows.*Set `padding_free=False`"
+    yield {"label_smoothing_factor": 0.1}, {}, "`label_smoothing_factor=0.1` needs the full logits.*to 0"
+    liger = {"liger_kernel_config": {"fused_linear_cross_entropy": True}}
+    yield liger, {"use_liger_kernel": True}, "Liger's fused loss replaces the model's forward"
     yield {"feature_layer": 9}, {}, "`feature_layer=9` is out of range.*has 4 layers"
 
 
@@ -325,5 +328,38 @@ def test_what_cannot_work_is_refused_at_construction(
 ) -> None:
     model, processor = tiny_llava()
     args = config(tmp_path, **settings)
+    # Set afterwards: the configuration itself asks for the package
+    args.use_liger_kernel = kwargs.pop("use_liger_kernel", False)
     with pytest.raises(ValueError, match=message):
         CrossViewDefenseTrainer(model, args, train_dataset=vision_dataset(4), processing_class=processor, **kwargs)
+
+
+def test_what_is_refused_for_images_works_for_text(tmp_path: Path) -> None:
+    dataset = Dataset.from_dict({"text": ["a red circle", "a blue star above a ring"] * 4})
+    settings: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"label_smoothing_factor": 0.1}, {}),
+        ({"packing": True, "max_length": 8, "packing_strategy": "wrapped"}, {}),
+        ({}, {"peft_config": PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")}),
+    ]
+    for options, kwargs in settings:
+        model, tokenizer = tiny_text_lm()
+        trainer = CrossViewDefenseTrainer(
+            model, config(tmp_path, **options), train_dataset=dataset, processing_class=tokenizer, **kwargs
+        )
+        trainer.train()
+        assert trainer.state.global_step == 3 and not trainer.is_defended
+
+
+def test_cut_image_tokens_give_sfttrainers_advice(tmp_path: Path) -> None:
+    model, processor = tiny_llava()
+    args = config(tmp_path, max_length=4)
+    trainer = CrossViewDefenseTrainer(model, args, train_dataset=vision_dataset(4), processing_class=processor)
+    with pytest.raises(ValueError, match=r"The current `max_length` \(4\) is too short"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("dataset", [None, [{"text": "a"}], 3])
+def test_wrong_data_sets_get_sfttrainers_error(tmp_path: Path, dataset: Any) -> None:
+    model, tokenizer = tiny_text_lm()
+    with pytest.raises((ValueError, TypeError), match="`train_dataset`"):
+        CrossViewDefenseTrainer(model, config(tmp_path), train_dataset=dataset, processing_class=tokenizer)

@@ -1,0 +1,63 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""What cannot work together with a second view, refused before a training starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate.utils import is_peft_model
+
+from .config import CrossViewDefenseConfig
+
+
+REMEDY = "or set `lambda_patch`, `lambda_discrepancy` and `lambda_entropy` to 0 to train without the defence."
+
+
+def refuse_incompatible_options(args: CrossViewDefenseConfig, model: Any, trainer_arguments: dict[str, Any]) -> None:
+    """
+    Raise a `ValueError` for options that a defended training cannot honour, naming the option to change.
+
+    Args:
+        args ([`CrossViewDefenseConfig`]):
+            Configuration with a lambda above 0, for data with images.
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Model to train.
+        trainer_arguments (`dict[str, Any]`):
+            Further arguments of the trainer.
+    """
+    if args.label_smoothing_factor > 0:
+        raise ValueError(
+            f"`label_smoothing_factor={args.label_smoothing_factor}` needs the full logits, which the two-view head "
+            f"never builds. Set `label_smoothing_factor=0`, {REMEDY}"
+        )
+    if trainer_arguments.get("compute_loss_func") is not None:
+        raise ValueError(
+            "`compute_loss_func` needs the full logits, which the two-view head never builds. Remove it (subclass and "
+            f"override `compute_loss` instead), {REMEDY}"
+        )
+    for option in ("packing", "padding_free"):
+        if getattr(args, option):
+            raise ValueError(
+                f"`{option}=True` puts several rows into one sequence, but views are compared row by row. "
+                f"Set `{option}=False`, {REMEDY}"
+            )
+    liger = args.liger_kernel_config if isinstance(args.liger_kernel_config, dict) else {}
+    if args.use_liger_kernel and liger.get("fused_linear_cross_entropy"):
+        raise ValueError(
+            "Liger's fused loss replaces the model's forward, which the two-view head needs. Set "
+            f'`liger_kernel_config={{"fused_linear_cross_entropy": False}}`, {REMEDY}'
+        )
+    parallelism = args.parallelism_config
+    if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+        raise ValueError(
+            "`parallelism_config` cuts sequences across devices, but the views' features are pooled over whole "
+            f"sequences. Set its `cp_size` and `sp_size` to 1, {REMEDY}"
+        )
+    peft_config = trainer_arguments.get("peft_config")
+    if peft_config is None and is_peft_model(model):
+        peft_config = model.peft_config[model.active_adapter]
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise ValueError(
+            f"`peft_config={type(peft_config).__name__}` adds virtual tokens for one view only. Use an adapter such "
+            f"as `LoraConfig`, {REMEDY}"
+        )
