@@ -60,17 +60,33 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the demo; writes `results.json`, `examples.png`, the data and the two models under `output_dir`."""
+    """Run the demo with the options of the command line."""
+    lambdas = (options.lambda_patch, options.lambda_discrepancy, options.lambda_entropy)
+    settings = DemoSettings(options.seed, *lambdas)
+    for name, value in settings.lambdas("defended").items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"--{name} must be 0 or more, got {value}")
+    run_demo(settings, options.output_dir)
+
+
+def run_demo(settings: DemoSettings, folder: Path) -> dict[str, Any]:
+    """
+    Run the demo; writes `results.json`, `examples.png`, the data and the two models.
+
+    Args:
+        settings ([`DemoSettings`]):
+            Everything the numbers depend on.
+        folder (`Path`):
+            Where everything goes.
+
+    Returns:
+        `dict[str, Any]`: what `results.json` holds.
+    """
     from rich.console import Console
 
     from ..report import describe_environment, results_table
 
     console = Console()
-    folder: Path = options.output_dir
-    settings = DemoSettings(options.seed, options.lambda_patch, options.lambda_discrepancy, options.lambda_entropy)
-    for name, value in settings.lambdas("defended").items():
-        if value < 0:
-            raise ValueError(f"--{name} must be 0 or more, got {value}")
     folder.mkdir(parents=True, exist_ok=True)
     console.print(
         f"[bold]1/3[/] Poisoning {settings.poison_rate:.0%} of {settings.train_rows:,} captioned images "
@@ -84,9 +100,9 @@ def run(options: argparse.Namespace) -> None:
         results.append(_in_own_process(_fine_tune, settings, name, folder))
     captions = [result.pop("captions") for result in results]
     _draw(settings, folder, captions)
+    command = "cvreg demo " + " ".join(f"--{k} {v:g}" for k, v in settings.lambdas("defended").items())
     report = {
-        "command": f"cvreg demo --seed {settings.seed}"
-        + "".join(f" --{name} {value:g}" for name, value in settings.lambdas("defended").items()),
+        "command": f"{command} --seed {settings.seed}",
         "settings": asdict(settings),
         "environment": describe_environment(),
         "runs": results,
@@ -94,7 +110,8 @@ def run(options: argparse.Namespace) -> None:
     (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     console.print()
     console.print(results_table(results, title=f"{settings.test_rows} test images, clean and triggered"))
-    console.print(f"Everything is in {folder}/: results.json, examples.png, data, undefended, defended")
+    console.print(f"Everything is in {folder}/: results.json, examples.png, data/, undefended/, defended/")
+    return report
 
 
 def _write_data(settings: DemoSettings, folder: Path) -> None:

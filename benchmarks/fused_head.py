@@ -1,0 +1,106 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+Time and memory of the fused two-view head beside the plain formula with both views' logits in full.
+
+    python benchmarks/fused_head.py --output benchmarks/results/fused_head_cpu.json
+
+Each measurement runs forward and backward in a process of its own (on a GPU: in the same process, after a reset of the
+peak), the two in turn. Peak memory is what the step adds to the inputs: resident memory on a CPU, allocated on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cvreg_trainer.kernels import cross_view_statistics
+from cvreg_trainer.report import describe_environment
+
+
+def plain_statistics(
+    hidden: torch.Tensor, perturbed: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """The definitions, with autograd keeping what it needs."""
+    z, z_perturbed = (hidden @ weight.t()).float(), (perturbed @ weight.t()).float()
+    log_p, p, q = z.log_softmax(-1), z.softmax(-1), z_perturbed.softmax(-1)
+    entropy = -(p * log_p).sum(-1)
+    return log_p.gather(-1, targets[:, None])[:, 0], entropy, torch.cosine_similarity(p, q, dim=-1)
+
+
+def measure(head: str, tokens: int, width: int, vocabulary: int, device: str) -> dict[str, float]:
+    """Seconds of one forward and backward, and MiB on top of the inputs."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    make = {"device": device, "dtype": dtype, "requires_grad": True}
+    hidden, perturbed = torch.randn(tokens, width, **make), torch.randn(tokens, width, **make)
+    weight = (torch.randn(vocabulary, width, device=device, dtype=dtype) / width**0.5).requires_grad_()
+    targets = torch.randint(vocabulary, (tokens,), device=device)
+    before = memory(device, reset=True)
+    synchronize(device)
+    start = time.perf_counter()
+    function = plain_statistics if head == "plain" else lambda *a: cross_view_statistics(*a)[:3]
+    log_probs, entropy, similarity = function(hidden, perturbed, weight, targets)
+    (entropy.mean() + similarity.mean() - log_probs.mean()).backward()
+    synchronize(device)
+    return {"seconds": time.perf_counter() - start, "mib": memory(device) - before}
+
+
+def memory(device: str, reset: bool = False) -> float:
+    if device == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=int, nargs="+", default=None)
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=[32_000, 128_000])
+    options = parser.parse_args()
+    gpu = options.device == "cuda"
+    width, token_counts = (4096 if gpu else 256), options.tokens or ([1024, 8192] if gpu else [512])
+    # A fresh process for each CPU measurement: resident memory has no reset
+    pool: Any = multiprocessing.get_context("spawn")
+    rows = []
+    for vocabulary in options.vocabularies:
+        for tokens in token_counts:
+            runs: dict[str, list[dict[str, float]]] = {"plain": [], "fused": []}
+            for _ in range(options.repeats):
+                for head, done in runs.items():
+                    arguments = (head, tokens, width, vocabulary, options.device)
+                    if gpu:
+                        done.append(measure(*arguments))
+                    else:
+                        with pool.Pool(1) as process:
+                            done.append(process.apply(measure, arguments))
+            row: dict[str, Any] = {"tokens": tokens, "width": width, "vocabulary": vocabulary}
+            for key in ("seconds", "mib"):
+                plain, fused = (statistics.median(run[key] for run in runs[head]) for head in ("plain", "fused"))
+                row |= {f"plain_{key}": plain, f"fused_{key}": fused, f"{key}_ratio": fused / plain}
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    device = torch.cuda.get_device_name() if gpu else "cpu"
+    report = {"environment": {**describe_environment(), "device": device}, "repeats": options.repeats, "rows": rows}
+    options.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
