@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 def run(folder: Path, processes: int, batch_size: int, accumulation_steps: int) -> tuple[dict[str, torch.Tensor], Any]:
     folder.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [str(HERE / "distributed_run.py"), str(folder), str(batch_size), str(accumulation_steps)]
-    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    command += [str(HERE / "helpers" / "distributed_run.py"), str(folder), str(batch_size), str(accumulation_steps)]
+    paths = [str(HERE / "helpers"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr[-4000:]

@@ -20,7 +20,7 @@ from tiny_models import (
 from torch import nn
 
 from cvreg_trainer.decoder_layers import find_decoder_layer
-from cvreg_trainer.lm_head import add_cross_view_head
+from cvreg_trainer.lm_head import add_cross_view_head, check_cross_view_head
 
 
 def processor_batch(build: Callable[[], Any], rows: int = 3) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -264,3 +264,31 @@ def test_text_only_batch_and_plain_forward_stay() -> None:
     torch.testing.assert_close(model(**batch).logits, expected)
     output = model(**batch, labels=batch["input_ids"], cross_view=True)
     torch.testing.assert_close(output.feature_distance, torch.zeros(2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_check_passes_and_leaves_the_model_training(family: str) -> None:
+    model, batch = FAMILIES[family]()
+    model.train()
+    add_cross_view_head(model)
+    check_cross_view_head(model, batch)
+    assert all(module.training for module in model.modules())
+
+
+def test_check_passes_over_labels_outside_the_vocabulary() -> None:
+    model, batch = processor_batch(tiny_mllama)
+    image_token = model.config.image_token_index
+    assert image_token >= model.lm_head.out_features
+    batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    assert (batch["labels"] == image_token).any()
+    add_cross_view_head(model)
+    check_cross_view_head(model, batch)
+
+
+def test_check_finds_a_shifted_loss() -> None:
+    model, batch = processor_batch(tiny_llava)
+    add_cross_view_head(model)
+    plain_loss = model.loss_function
+    model.loss_function = lambda logits, labels, **kwargs: plain_loss(logits, labels.roll(1, 1), **kwargs)
+    with pytest.raises(ValueError, match="does not reproduce the loss of LlavaForConditionalGeneration"):
+        check_cross_view_head(model, batch)

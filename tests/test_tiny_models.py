@@ -50,7 +50,8 @@ def test_loss_and_gradients(name):
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "tiny_text_lm"])
 def test_the_image_changes_the_logits(name):
     model, batch = make_batch(name)
-    batch.pop("labels", None)
+    if name == "tiny_idefics":
+        del batch["labels"]
     model.eval()
     with torch.no_grad():
         before = model(**batch).logits

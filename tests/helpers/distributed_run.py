@@ -46,5 +46,4 @@ def main(folder: Path, batch_size: int, accumulation_steps: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
