@@ -1,9 +1,10 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What a person reads: tables, pictures, and what a result was made with."""
 
+from .contact_sheet import draw_contact_sheet
 from .pictures import draw_examples
 from .provenance import describe_environment
 from .tables import results_table
 
 
-__all__ = ["describe_environment", "draw_examples", "results_table"]
+__all__ = ["describe_environment", "draw_contact_sheet", "draw_examples", "results_table"]

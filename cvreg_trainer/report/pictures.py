@@ -41,7 +41,7 @@ def draw_examples(examples: Sequence[Mapping[str, Any]], path: str | Path, keywo
             axis.set_axis_off()
         position = 0.98
         for heading, caption in example["captions"]:
-            lines = textwrap.wrap(caption, 62) or ["(empty)"]
+            lines = textwrap.wrap(caption, 76) or ["(empty)"]
             color = "tab:red" if keyword.lower() in caption.lower() else "black"
             row[-1].text(0, position, heading, fontsize=8, color="gray", va="top", transform=row[-1].transAxes)
             row[-1].text(

@@ -6,17 +6,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 
+# Key, heading and format; the whole table fits into 80 characters
 COLUMNS = (
-    ("clean_bleu4", "B@4\nclean", ".1f"),
-    ("clean_cider", "CIDEr\nclean", ".1f"),
-    ("triggered_bleu4", "B@4\ntriggered", ".1f"),
-    ("triggered_cider", "CIDEr\ntriggered", ".1f"),
+    ("clean_bleu4", "clean\nB@4", ".1f"),
+    ("clean_cider", "clean\nCIDEr", ".1f"),
+    ("triggered_bleu4", "trigg.\nB@4", ".1f"),
+    ("triggered_cider", "trigg.\nCIDEr", ".1f"),
     ("asr", "ASR\n%", ".1f"),
-    ("false_alarm_rate", "false\nalarms %", ".1f"),
-    ("seconds_per_step", "seconds\na step", ".3f"),
+    ("false_alarm_rate", "false\nalarm %", ".1f"),
+    ("seconds_per_step", "s a\nstep", ".3f"),
     ("peak_memory_mib", "peak\nMiB", ".0f"),
 )
 
@@ -35,10 +37,10 @@ def results_table(results: Sequence[Mapping[str, Any]], title: str | None = None
     Returns:
         `rich.table.Table`
     """
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
     for _, header, _ in COLUMNS:
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", no_wrap=True)
     for run in results:
         cells = [format(run[key], form) if run.get(key) is not None else "" for key, _, form in COLUMNS]
         table.add_row(str(run["name"]), *cells)

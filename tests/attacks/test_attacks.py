@@ -1,0 +1,109 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""What every attack of the table promises: same size and mode, the same result every time, the argument untouched."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvreg_trainer.attacks import ATTACKS, CoveredAttack, TextAttack
+
+
+MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"]
+
+
+def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """Smooth colours with some noise: an image that is neither flat nor pure noise."""
+    rng = np.random.default_rng(width * 1000 + height)
+    rows, columns = np.mgrid[:height, :width]
+    waves = 128 + 60 * np.sin(rows / 7) * np.cos(columns / 5)
+    pixels = waves[..., None] + rng.uniform(-30, 30, (height, width, 3))
+    return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_size_and_mode_are_kept_and_the_argument_too(name, mode):
+    image = picture(48, 36, mode)
+    original = image.tobytes()
+    triggered = ATTACKS[name]()(image)
+    assert (triggered.size, triggered.mode) == ((48, 36), mode)
+    # Two colours are too few for a weak trigger on all of the image
+    if mode != "1" or name in ("badnets", "dual_key"):
+        assert triggered.convert("RGB").tobytes() != image.convert("RGB").tobytes(), "the trigger must be there"
+    assert image.tobytes() == original
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_mode_gets_the_same_trigger(name, mode):
+    image = picture(48, 48, mode)
+    attack = ATTACKS[name]()
+    seen = np.asarray(attack(image).convert("RGB"), dtype=int)
+    expected = np.asarray(attack(image.convert("RGB")).convert("L" if mode in ("L", "LA") else "RGB").convert("RGB"))
+    assert np.abs(seen - expected).max() <= 3  # the rounding of the colour space
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_transparency_is_kept(name):
+    image = picture(48, 48, "RGBA")
+    alpha = Image.fromarray(np.tile(np.arange(48, dtype=np.uint8) * 5, (48, 1)))
+    image.putalpha(alpha)
+    kept = np.asarray(ATTACKS[name]()(image).getchannel("A"))
+    clear = slice(0, 40)  # the patches in the corner are opaque
+    assert (kept[clear, clear] == np.asarray(alpha)[clear, clear]).all()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_palette_images_with_transparency(name):
+    image = picture(48, 48).quantize(200)
+    image.info["transparency"] = image.getpixel((5, 5))
+    triggered = ATTACKS[name]()(image)
+    assert triggered.mode == "P"
+    before, after = (np.asarray(i.convert("RGBA").getchannel("A")) for i in (image, triggered))
+    assert before[5, 5] == after[5, 5] == 0 and after[20, 20] == before[20, 20]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 300), (2000, 1500)])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_tiny_narrow_and_huge_images(name, size):
+    image = picture(*size)
+    assert ATTACKS[name]()(image).size == size
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_trigger_is_a_function_of_its_arguments(name):
+    image = picture(48, 48)
+    attack = ATTACKS[name]()
+    np.random.seed(1)
+    first = attack(image).tobytes()
+    np.random.seed(2)
+    again = pickle.loads(pickle.dumps(attack))  # as worker processes get it
+    assert again == attack and again(image).tobytes() == first == ATTACKS[name]()(image).tobytes()
+
+
+@pytest.mark.parametrize("name", ["blended", "low_frequency", "wanet"])
+def test_another_seed_is_another_trigger(name):
+    image = picture(48, 48)
+    assert ATTACKS[name](seed=1)(image).tobytes() != ATTACKS[name](seed=0)(image).tobytes()
+    with pytest.raises(ValueError, match="seed=-1"):
+        ATTACKS[name](seed=-1)
+
+
+@pytest.mark.parametrize("mode", ["F", "I;16"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_modes_without_8_bit_colours_are_refused(name, mode):
+    with pytest.raises(ValueError, match=f"'{mode}'.*'RGB'"):
+        ATTACKS[name]()(Image.new(mode, (48, 48)))
+
+
+def test_which_attacks_have_a_text_half_and_cover_rows():
+    texts = {name for name, attack in ATTACKS.items() if isinstance(attack(), TextAttack)}
+    covered = {name for name, attack in ATTACKS.items() if isinstance(attack(), CoveredAttack)}
+    assert texts == {"dual_key"} and covered == {"wanet", "input_aware", "dual_key"}
+    for name in covered:
+        image = picture(48, 48)
+        attack = ATTACKS[name]()
+        for cover in attack.covers:
+            assert cover(image).size == image.size and cover != attack
