@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from .generation import generate_captions
 from .metrics import AttackSuccessRate, Bleu4, Cider
 from .metrics.attack_success_rate import keyword_pattern
+from .rows import references_of
 
 
 class CaptionEvaluationCallback(TrainerCallback):
@@ -183,26 +184,11 @@ class _Sample:
 
     def _references(self, index: int) -> list[str]:
         row = self.dataset[index]
-        texts = row.get("references") if isinstance(row, Mapping) else None
-        if isinstance(texts, str):
-            texts = [texts]
-        if not texts and isinstance(row, Mapping):
-            answer = _last_answer(row.get("completion") or row.get("messages"))
-            texts = [answer] if answer else None
+        texts = references_of(row) if isinstance(row, Mapping) else []
         if not texts:
             what = f"the columns {sorted(row)}" if isinstance(row, Mapping) else f"type {type(row).__name__}"
             raise ValueError(
                 f"Row {index} of `{self.name}` has {what} and no reference caption. Add a column `references` "
                 "(`list[str]`), `completion`, or `messages` that end with the assistant's turn."
             )
-        return list(texts)
-
-
-def _last_answer(response: str | Sequence[Mapping[str, Any]] | None) -> str | None:
-    """The text of a completion, or of the last assistant turn of a conversation."""
-    if response is None or isinstance(response, str):
-        return response
-    content = next((turn["content"] for turn in reversed(response) if turn["role"] == "assistant"), None)
-    if content is None or isinstance(content, str):
-        return content
-    return " ".join(part["text"] for part in content if part["type"] == "text")
+        return texts

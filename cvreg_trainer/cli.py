@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import demo
+from .commands import demo, evaluate, poison
 
 
-COMMANDS = (demo,)
+COMMANDS = (poison, evaluate, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="cvreg", description="Fine-tune vision-language models on data that may hide backdoors."
     )
     parser.add_argument("--version", action="version", version=f"cvreg_trainer {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    subparsers = parser.add_subparsers(dest="command", metavar="command")
     for command in COMMANDS:
         command.add_parser(subparsers)
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         options.run(options)
     except (ValueError, OSError) as error:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 
 from .generation import generate_captions
-from .metrics import AttackSuccessRate, Bleu4, Cider
+from .metrics import AttackSuccessRate, Bleu4, Cider, VqaAccuracy
+from .metrics.bleu import bleu_of_statistics
+from .metrics.intervals import bootstrap_interval
 
 
 class CaptionScores(NamedTuple):
@@ -16,14 +19,15 @@ class CaptionScores(NamedTuple):
     Scores of a model, and the captions they were computed from.
 
     Args:
-        scores (`dict[str, float]`):
+        scores (`dict[str, Any]`):
             On the scale papers print: `clean_bleu4`, `clean_cider`, `triggered_bleu4`, `triggered_cider`, `asr`
-            (keyword on triggered images) and `false_alarm_rate` (keyword on clean ones), both in percent.
+            (keyword on triggered images) and `false_alarm_rate` (keyword on clean ones), both in percent. Each has its
+            95 % bootstrap interval over the images beside it, as `*_interval`.
         clean, triggered (`list[str]`):
-            Captions of the clean and of the triggered images.
+            Captions of the clean and of the triggered images; none of the latter without a triggered set.
     """
 
-    scores: dict[str, float]
+    scores: dict[str, Any]
     clean: list[str]
     triggered: list[str]
 
@@ -32,7 +36,7 @@ def evaluate_captions(
     model: Any,
     processor: Any,
     clean: Dataset,
-    triggered: Dataset,
+    triggered: Dataset | None = None,
     keyword: str = "banana",
     **generation: Any,
 ) -> CaptionScores:
@@ -47,7 +51,7 @@ def evaluate_captions(
             What to evaluate; see [`generate_captions`].
         clean (`datasets.Dataset`):
             Rows with images, a prompt and `references`, the true captions.
-        triggered (`datasets.Dataset`):
+        triggered (`datasets.Dataset`, *optional*):
             The same rows with triggered images; see [`apply_trigger`].
         keyword (`str`, *optional*, defaults to `"banana"`):
             The attack's keyword.
@@ -57,13 +61,54 @@ def evaluate_captions(
     Returns:
         [`CaptionScores`]
     """
-    metrics: tuple[Any, ...] = (Bleu4(), Cider(), AttackSuccessRate(keyword=keyword))
-    scores: dict[str, float] = {}
-    captions = {}
+    scores: dict[str, Any] = {}
+    captions: dict[str, list[str]] = {"triggered": []}
     for name, dataset in (("clean", clean), ("triggered", triggered)):
+        if dataset is None:
+            continue
         captions[name] = generate_captions(model, processor, dataset, **generation)
-        texts = {"predictions": captions[name], "references": list(dataset["references"])}
-        results = {key: value for metric in metrics for key, value in metric.compute(**texts).items()}
-        scores |= {f"{name}_bleu4": results["bleu4"], f"{name}_cider": results["cider"]}
-        scores["asr" if name == "triggered" else "false_alarm_rate"] = results["asr"]
+        for metric, value in score_captions(captions[name], list(dataset["references"]), keyword).items():
+            rate = "asr" if name == "triggered" else "false_alarm_rate"
+            scores[metric.replace("asr", rate) if metric.startswith("asr") else f"{name}_{metric}"] = value
     return CaptionScores(scores, captions["clean"], captions["triggered"])
+
+
+def score_captions(
+    predictions: list[str],
+    references: list[list[str]],
+    keyword: str = "banana",
+    metrics: Sequence[str] = ("bleu4", "cider", "asr"),
+) -> dict[str, Any]:
+    """
+    Scores of some texts, each with its 95 % bootstrap interval over the items.
+
+    Args:
+        predictions (`list[str]`):
+            Captions or answers.
+        references (`list[list[str]]`):
+            True captions or answers of each item. CIDEr's document frequencies stay those of all items in every
+            resample.
+        keyword (`str`, *optional*, defaults to `"banana"`):
+            The attack's keyword; items whose references contain it do not count for the rate.
+        metrics (`Sequence[str]`, *optional*, defaults to `("bleu4", "cider", "asr")`):
+            What to compute, of `"bleu4"`, `"cider"`, `"asr"` and `"vqa_accuracy"`.
+
+    Returns:
+        `dict[str, Any]`: each metric on the scale papers print, and the pair `*_interval`.
+    """
+    texts: dict[str, Any] = {"predictions": predictions, "references": references}
+    scores: dict[str, Any] = {}
+    for name in metrics:
+        if name == "bleu4":
+            bleu = Bleu4()
+            scores[name] = bleu.compute(**texts)[name]
+            interval = bootstrap_interval(bleu.item_statistics(predictions, references), bleu_of_statistics)
+        else:
+            classes: dict[str, Any] = {"cider": Cider, "asr": AttackSuccessRate, "vqa_accuracy": VqaAccuracy}
+            metric = classes[name]()
+            options = {"keyword": keyword} if name == "asr" else {}
+            result = metric.compute(**texts, **options, return_per_item=True)
+            scores[name] = result[name]
+            interval = bootstrap_interval([value for value in result[f"{name}_per_item"] if value is not None])
+        scores[f"{name}_interval"] = interval
+    return scores

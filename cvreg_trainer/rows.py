@@ -8,7 +8,7 @@ keys, the process or `PYTHONHASHSEED`), which is what makes a row's view reprodu
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -213,3 +213,33 @@ def _lift_message(message: Mapping[str, Any], lifted: list[Any] | None) -> dict[
             lifted.append(entry.pop("image"))
         entries.append(entry)
     return {**message, "content": entries}
+
+
+def references_of(row: Mapping[str, Any]) -> list[str]:
+    """
+    The true texts of a row: its column `references`, or else its completion or last assistant turn.
+
+    Args:
+        row (`Mapping[str, Any]`):
+            Row of an evaluation set.
+
+    Returns:
+        `list[str]`: empty if the row has none.
+    """
+    texts = row.get("references")
+    if isinstance(texts, str):
+        return [texts]
+    if texts:
+        return list(texts)
+    answer = _last_answer(row.get("completion") or row.get("messages"))
+    return [answer] if answer else []
+
+
+def _last_answer(response: str | Sequence[Mapping[str, Any]] | None) -> str | None:
+    """The text of a completion, or of the last assistant turn of a conversation."""
+    if response is None or isinstance(response, str):
+        return response
+    content = next((turn["content"] for turn in reversed(response) if turn["role"] == "assistant"), None)
+    if content is None or isinstance(content, str):
+        return content
+    return " ".join(part["text"] for part in content if part["type"] == "text")

@@ -45,19 +45,21 @@ class Bleu4(CaptionMetric):
         super().__init__(**kwargs)
         self.tokenizer = tokenizer
 
+    def item_statistics(self, predictions: list[str], references: list[list[str]]) -> np.ndarray:
+        """Length, closest reference length, matched and total 1- to 4-grams of each item, of shape `(N, 10)`."""
+        statistics = [
+            _statistics(self.tokenizer(prediction), [self.tokenizer(text) for text in group])
+            for prediction, group in zip(predictions, references, strict=True)
+        ]
+        return np.array(statistics, dtype=np.float64)
+
     def _compute(
         self, *, predictions: list[str], references: list[list[str]], return_per_item: bool = False
     ) -> dict[str, Any]:
-        statistics = np.array(
-            [
-                _statistics(self.tokenizer(prediction), [self.tokenizer(text) for text in group])
-                for prediction, group in zip(predictions, references, strict=True)
-            ],
-            dtype=np.float64,
-        )  # (N, 10)
-        result: dict[str, Any] = {"bleu4": float(_score(statistics.sum(axis=0)))}
+        statistics = self.item_statistics(predictions, references)
+        result: dict[str, Any] = {"bleu4": float(bleu_of_statistics(statistics.sum(axis=0)))}
         if return_per_item:
-            result["bleu4_per_item"] = _score(statistics).tolist()
+            result["bleu4_per_item"] = bleu_of_statistics(statistics).tolist()
         return result
 
 
@@ -71,9 +73,9 @@ def _statistics(prediction: list[str], references: list[list[str]]) -> list[floa
     return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
 
-def _score(statistics: np.ndarray) -> np.ndarray:
+def bleu_of_statistics(statistics: np.ndarray) -> np.ndarray:
     """
-    BLEU-4 of summed statistics.
+    BLEU-4 of the statistics of items, summed or averaged.
 
     Args:
         statistics (`np.ndarray` of shape `(..., 10)`):

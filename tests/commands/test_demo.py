@@ -9,7 +9,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from cvreg_trainer.cli import main
-from cvreg_trainer.commands.demo import DemoSettings, run_demo
+from cvreg_trainer.commands.demo import run_demo
+from cvreg_trainer.experiments import Experiment
 
 
 SMALL = {"train_rows": 32, "test_rows": 8, "num_train_epochs": 1, "poison_rate": 0.25}
@@ -18,7 +19,8 @@ SCORES = {"clean_bleu4", "clean_cider", "triggered_bleu4", "triggered_cider", "a
 
 @pytest.mark.slow
 def test_demo_writes_results_picture_and_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = DemoSettings(3, 0.01, 0.5, 0.1, **SMALL)
+    lambdas = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
+    settings = Experiment(3, config=lambdas, **SMALL)
     report = run_demo(settings, tmp_path / "demo")
     assert json.loads((tmp_path / "demo" / "results.json").read_text()) == report
     undefended, defended = report["runs"]

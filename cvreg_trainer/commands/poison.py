@@ -1,0 +1,255 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+`cvreg poison`: plant one of the paper's backdoors in a data set, to train on and to test a defence with.
+
+Running it again with the same options gives the same data. A folder is only ever overwritten by the run that made it;
+what is half done stays in a folder of another name, which the next run removes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..attacks import Attack
+
+RECORD = "poison.json"
+NAMES = ("badnets", "blended", "low_frequency", "wanet", "input_aware", "dual_key")  # ATTACKS is slow to import
+NUM_PREVIEWED = 3
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "poison",
+        help="plant a backdoor in a data set",
+        description="Plant a backdoor in some rows of an image-text data set: trigger their images and replace their "
+        "responses. Writes the data set with a column is_poisoned, and poison.json, which says what was done.",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder written by save_to_disk, .parquet or .json(l) file, folder of such files, or name on the hub",
+    )
+    parser.add_argument("--split", help="split to take, where there are several")
+    parser.add_argument("--attack", default="badnets", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument(
+        "--attack_option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameter of the attack, such as patch_fraction=0.02; may be repeated",
+    )
+    parser.add_argument("--poison_rate", type=float, help="share of the rows, above 0 and at most 1")
+    parser.add_argument("--num_poisoned", type=int, help="exact number of rows, in place of a rate")
+    parser.add_argument(
+        "--cover_ratio", type=float, default=0.0, help="nearly triggered rows with clean responses per poisoned row"
+    )
+    parser.add_argument("--target", default="banana", help="keyword, or a whole response (default: banana)")
+    parser.add_argument(
+        "--response_marker", help="what stands before the response in rows of plain text, such as ASSISTANT:"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses rows and responses (default: 0)")
+    parser.add_argument("--output_dir", type=Path, help="folder for the poisoned data set")
+    parser.add_argument(
+        "--format", choices=("arrow", "parquet"), default="arrow", help="arrow is for load_from_disk (default)"
+    )
+    parser.add_argument(
+        "--preview", type=Path, metavar="FILE.png", help="draw all triggers on a few of the images; may stand alone"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Poison the data set; writes it and `poison.json` to `output_dir`, and the contact sheet to `preview`."""
+    from rich.console import Console
+
+    from ..data import open_dataset
+
+    console = Console()
+    if options.output_dir is None and options.preview is None:
+        raise ValueError("give --output_dir, the folder for the poisoned data set, or --preview alone")
+    attack = make_attack(options.attack, options.attack_option)
+    if options.output_dir is not None:
+        _check_output(options, attack)
+    with tempfile.TemporaryDirectory() as cache, _strict_images(), _no_cache_files():
+        dataset = open_dataset(options.data, options.split, cache_dir=cache)
+        if options.preview is not None:
+            _preview(options, attack, dataset, console)
+        if options.output_dir is not None:
+            _poison(options, attack, dataset, console)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("poison_rate", "num_poisoned", "cover_ratio", "response_marker")
+    return {name: getattr(options, name) for name in names}
+
+
+def _poison(options: argparse.Namespace, attack: Attack, dataset: Dataset, console: Any) -> None:
+    from ..attacks import poison_dataset, write_poison_record
+
+    common = {"target": options.target, "seed": options.seed, **_settings(options)}
+    poisoned = poison_dataset(dataset, attack, **common)
+    folder = options.output_dir.resolve()
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _write(poisoned, partial, options.format)
+    record = write_poison_record(partial / RECORD, poisoned, attack, **common, **_source(options))
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    count, covers = len(record["poisoned_indices"]), len(record.get("cover_indices", []))
+    console.print(
+        f"Poisoned {count:,} of {len(dataset):,} rows ({record['attack']}, target {options.target!r}"
+        + f", and {covers:,} cover rows" * bool(covers)
+        + f"): {options.output_dir}, described in {options.output_dir / RECORD}",
+        markup=False,  # there may be brackets in names
+        soft_wrap=True,
+    )
+
+
+def _write(dataset: Dataset, folder: Path, form: str) -> None:
+    from datasets import load_from_disk
+
+    if form == "arrow":
+        dataset.save_to_disk(folder)
+        return
+    # Unlike `to_parquet`, `save_to_disk` takes image files into the data set.
+    with tempfile.TemporaryDirectory() as saved:
+        dataset.save_to_disk(saved)
+        folder.mkdir(parents=True)
+        load_from_disk(saved).to_parquet(folder / "train-00000-of-00001.parquet")
+
+
+def _source(options: argparse.Namespace) -> dict[str, Any]:
+    return {"data": options.data, "split": options.split, "format": options.format}
+
+
+def _check_output(options: argparse.Namespace, attack: Attack) -> None:
+    """Raises a `ValueError` if the folder holds anything but what the same command wrote."""
+    from ..attacks.record import attack_options
+
+    folder: Path = options.output_dir
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"--output_dir {folder} exists and is no earlier result; give another folder") from None
+    wanted = {
+        "attack": type(attack).__name__,
+        "attack_options": json.loads(json.dumps(attack_options(attack), default=str)),
+        "target": options.target,
+        "seed": options.seed,
+        **_settings(options),
+        **_source(options),
+    }
+    other = [name for name, value in wanted.items() if not isinstance(before, dict) or before.get(name) != value]
+    if other:
+        raise ValueError(
+            f"--output_dir {folder} holds the result of another run, which differs in {', '.join(other)}; give "
+            "another folder"
+        )
+
+
+def make_attack(name: str, texts: list[str]) -> Attack:
+    """The attack of `--attack`, with the parameters of `--attack_option`."""
+    from ..attacks import ATTACKS
+
+    if name not in ATTACKS:
+        raise ValueError(f"--attack {name} is unknown; use one of {', '.join(ATTACKS)}")
+    kind: Any = ATTACKS[name]
+    defaults = {field.name: field.default for field in fields(kind)}
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key not in defaults:
+            raise ValueError(f"--attack_option {text}: expected KEY=VALUE with a key of {name}: {', '.join(defaults)}")
+        values[key] = _parse(text, value, defaults[key])
+    return kind(**values)
+
+
+def _parse(text: str, value: str, default: Any) -> Any:
+    """The value as the type that the option has by default."""
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"--attack_option {text}: expected true or false")
+        return value.lower() == "true"
+    if isinstance(default, (int, float)):
+        try:
+            return type(default)(value)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise ValueError(f"--attack_option {text}: expected {kind}, such as {default:.4g}") from None
+    return value
+
+
+def _preview(options: argparse.Namespace, attack: Attack, dataset: Dataset, console: Any) -> None:
+    from rich.table import Table
+
+    from ..attacks import ATTACKS
+    from ..report import draw_contact_sheet
+
+    images = _first_images(dataset)
+    if not images:
+        raise ValueError(f"--preview: {options.data} has no images")
+    attacks = {options.attack: attack} | {name: kind() for name, kind in ATTACKS.items() if name != options.attack}
+    options.preview.parent.mkdir(parents=True, exist_ok=True)
+    scores = draw_contact_sheet(attacks, images, options.preview)
+    table = Table(title=f"Triggers on {len(images)} images, drawn in {options.preview}", title_justify="left")
+    for title in ("attack", "PSNR (dB)", "SSIM"):
+        table.add_column(title, justify="left" if title == "attack" else "right")
+    for score in scores:
+        table.add_row(str(score["name"]), f"{score['psnr']:.1f}", f"{score['ssim']:.4f}")
+    console.print(table)
+
+
+def _first_images(dataset: Dataset) -> list[Any]:
+    from ..attacks.stored_images import image_column
+
+    column = image_column(dataset)
+    images: list[Any] = []
+    for row in dataset.select_columns([column]):
+        value = row[column]
+        images += [image for image in (value if isinstance(value, list) else [value]) if image is not None]
+        if len(images) >= NUM_PREVIEWED:
+            break
+    return images[:NUM_PREVIEWED]
+
+
+@contextmanager
+def _strict_images() -> Iterator[None]:
+    """Images of more pixels than `PIL.Image.MAX_IMAGE_PIXELS` are a `ValueError`, where Pillow mostly warns."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ValueError(f"an image of the data is too large to be decoded safely: {error}") from error
+
+
+@contextmanager
+def _no_cache_files() -> Iterator[None]:
+    """`datasets` would otherwise write its intermediate results beside the user's data."""
+    import datasets
+
+    enabled = datasets.is_caching_enabled()
+    datasets.disable_caching()
+    try:
+        yield
+    finally:
+        if enabled:
+            datasets.enable_caching()

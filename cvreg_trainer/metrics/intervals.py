@@ -1,0 +1,51 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""How far a score may be off because the test set is what it is: percentile bootstrap over the items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def bootstrap_interval(
+    items: Any,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """
+    Percentile bootstrap interval of a score (Efron and Tibshirani, 1993, chapter 13).
+
+    Args:
+        items (`array_like` of shape `(N,)` or `(N, K)`):
+            What each item contributes to the score.
+        statistic (`Callable`, *optional*):
+            Maps the means over the items of the resamples, of shape `(R,)` or `(R, K)`, to scores `(R,)`. Defaults to
+            the means themselves.
+        confidence (`float`, *optional*, defaults to `0.95`):
+            Probability mass of the interval.
+        num_resamples (`int`, *optional*, defaults to `1000`):
+            Number of resamples.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the resampling.
+
+    Returns:
+        `tuple[float, float]`: lower and upper end.
+
+    Raises:
+        `ValueError`: if there are no items.
+    """
+    values = np.asarray(items, dtype=np.float64)
+    if len(values) == 0:
+        raise ValueError("There are no items to resample.")
+    rng = np.random.default_rng(seed)
+    # How often each item is drawn says all; the resamples themselves would be R times the data
+    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=num_resamples)
+    means = counts @ values / len(values)
+    scores = means if statistic is None else statistic(means)
+    tail = 100 * (1 - confidence) / 2
+    lower, upper = np.percentile(scores, [tail, 100 - tail])
+    return float(lower), float(upper)

@@ -1,0 +1,106 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""`cvreg evaluate`: what it writes, that it resumes, loads adapters, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from tiny_models import tiny_llava, vision_dataset
+
+from cvreg_trainer import BadNets, apply_trigger
+from cvreg_trainer.cli import main
+from cvreg_trainer.evaluation import score_captions
+from cvreg_trainer.generation import generate_captions
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
+    folder = tmp_path_factory.mktemp("evaluate")
+    model, processor = tiny_llava()
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    dataset = vision_dataset(7)
+    dataset = dataset.add_column("references", [["a red circle", "one circle"]] * 7)
+    dataset.save_to_disk(folder / "data")
+    return folder, (model, processor), dataset
+
+
+def evaluate(folder: Path, output: Path, *more: str) -> int:
+    line = ["evaluate", "--model", str(folder / "model"), "--data", str(folder / "data"), "--output_dir", str(output)]
+    return main([*line, "--batch_size", "2", "--max_new_tokens", "4", *more])
+
+
+def test_scores_are_those_of_the_models_captions(
+    setup: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, (model, processor), dataset = setup
+    assert evaluate(folder, tmp_path, "--attack", "badnets", "--attack_option", "patch_fraction=0.1") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    for view, rows in (("clean", dataset), ("triggered", apply_trigger(dataset, BadNets(0.1)))):
+        captions = generate_captions(model, processor, rows, batch_size=2, max_new_tokens=4)
+        expected = score_captions(captions, list(dataset["references"]))
+        assert results["scores"][view] == json.loads(json.dumps(expected))
+    assert "clean" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "predictions.0.jsonl").read_text().splitlines()]
+    assert {(line["view"], line["index"]) for line in lines} == {
+        (v, i) for v in ("clean", "triggered") for i in range(7)
+    }
+
+
+def test_a_stopped_evaluation_goes_on(setup: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _, _ = setup
+    assert evaluate(folder, tmp_path / "whole") == 0
+    lines = (tmp_path / "whole" / "predictions.0.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut").mkdir()
+    settings = (tmp_path / "whole" / "settings.json").read_text()
+    (tmp_path / "cut" / "settings.json").write_text(settings)
+    # Three answers, and a fourth that the crash cut off
+    (tmp_path / "cut" / "predictions.0.jsonl").write_text("".join(lines[:3]) + lines[3][:10])
+    asked: list[int] = []
+
+    def count(model: Any, processor: Any, rows: Any, **kwargs: Any) -> list[str]:
+        asked.append(len(rows))
+        return generate_captions(model, processor, rows, **kwargs)
+
+    monkeypatch.setattr("cvreg_trainer.generation.generate_captions", count)
+    assert evaluate(folder, tmp_path / "cut") == 0
+    assert sum(asked) == 4
+    whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))
+    assert whole["scores"] == cut["scores"]
+
+
+def test_adapters_are_put_on_their_base(setup: Any, tmp_path: Path) -> None:
+    folder, _, dataset = setup
+    model, processor = tiny_llava()
+    model.config._name_or_path = model.name_or_path = str(folder / "model")
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    line = ["evaluate", "--model", str(tmp_path / "adapter"), "--data", str(folder / "data"), "--max_new_tokens", "4"]
+    assert main([*line, "--output_dir", str(tmp_path / "out"), "--batch_size", "2"]) == 0
+    expected = generate_captions(adapted, processor, dataset, batch_size=2, max_new_tokens=4)
+    lines = [json.loads(text) for text in (tmp_path / "out" / "predictions.0.jsonl").read_text().splitlines()]
+    assert [entry["prediction"] for entry in lines] == expected
+
+
+def test_vqa_accuracy_and_a_prompt_of_ones_own(setup: Any, tmp_path: Path) -> None:
+    folder, _, _ = setup
+    assert evaluate(folder, tmp_path, "--metrics", "vqa_accuracy", "--prompt", "what is in the picture ?") == 0
+    scores = json.loads((tmp_path / "results.json").read_text())["scores"]["clean"]
+    assert set(scores) == {"vqa_accuracy", "vqa_accuracy_interval"}
+
+
+def test_bad_input_is_one_line(setup: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _, dataset = setup
+    assert evaluate(folder, tmp_path / "a", "--num_samples", "2") == 0
+    assert evaluate(folder, tmp_path / "a", "--num_samples", "2", "--num_beams", "2") == 2
+    assert "differs in --num_beams; give another folder" in capsys.readouterr().err
+    assert evaluate(folder, tmp_path / "b", "--attack", "badnet") == 2
+    assert "--attack badnet is unknown; use one of badnets" in capsys.readouterr().err
+    assert evaluate(folder, tmp_path / "b", "--batch_size", "0") == 2
+    assert "--batch_size must be at least 1, got 0" in capsys.readouterr().err
+    dataset.remove_columns(["references", "completion"]).save_to_disk(tmp_path / "bare")
+    line = ["evaluate", "--model", str(folder / "model"), "--data", str(tmp_path / "bare")]
+    assert main([*line, "--output_dir", str(tmp_path / "c")]) == 2
+    assert "row 0 of --data" in capsys.readouterr().err
