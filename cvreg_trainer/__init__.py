@@ -12,19 +12,21 @@ from ._version import __version__
 
 
 if TYPE_CHECKING:
-    from .attacks import BadNets, apply_trigger, poison_dataset
+    from .attacks import ATTACKS, BadNets, apply_trigger, poison_dataset, write_poison_record
     from .callbacks import CaptionEvaluationCallback
     from .collator import DataCollatorForCrossView
     from .collator_encoder_decoder import DataCollatorForEncoderDecoder
     from .config import CrossViewDefenseConfig
-    from .data import load_base_model, make_scenes
+    from .data import load_base_model, load_coco, load_easy_vqa, load_flickr30k, load_ladd, make_scenes, open_dataset
+    from .evaluation import evaluate_captions, score_captions
     from .generation import generate_captions
     from .lm_head import CrossViewOutput, add_cross_view_head
-    from .metrics import AttackSuccessRate, Bleu4, Cider
+    from .metrics import AttackSuccessRate, Bleu4, Cider, VqaAccuracy
     from .perturbations import PatchPerturbation
     from .trainer import CrossViewDefenseTrainer
 
 __all__ = [
+    "ATTACKS",
     "AttackSuccessRate",
     "BadNets",
     "Bleu4",
@@ -36,25 +38,43 @@ __all__ = [
     "DataCollatorForCrossView",
     "DataCollatorForEncoderDecoder",
     "PatchPerturbation",
+    "VqaAccuracy",
     "__version__",
     "add_cross_view_head",
     "apply_trigger",
+    "evaluate_captions",
     "generate_captions",
     "load_base_model",
+    "load_coco",
+    "load_easy_vqa",
+    "load_flickr30k",
+    "load_ladd",
     "make_scenes",
+    "open_dataset",
     "poison_dataset",
+    "score_captions",
+    "write_poison_record",
 ]
 
 _EXPORTS = {
-    "attacks": ["BadNets", "apply_trigger", "poison_dataset"],
+    "attacks": ["ATTACKS", "BadNets", "apply_trigger", "poison_dataset", "write_poison_record"],
     "callbacks": ["CaptionEvaluationCallback"],
     "collator": ["DataCollatorForCrossView"],
     "collator_encoder_decoder": ["DataCollatorForEncoderDecoder"],
     "config": ["CrossViewDefenseConfig"],
-    "data": ["load_base_model", "make_scenes"],
+    "data": [
+        "load_base_model",
+        "load_coco",
+        "load_easy_vqa",
+        "load_flickr30k",
+        "load_ladd",
+        "make_scenes",
+        "open_dataset",
+    ],
+    "evaluation": ["evaluate_captions", "score_captions"],
     "generation": ["generate_captions"],
     "lm_head": ["CrossViewOutput", "add_cross_view_head"],
-    "metrics": ["AttackSuccessRate", "Bleu4", "Cider"],
+    "metrics": ["AttackSuccessRate", "Bleu4", "Cider", "VqaAccuracy"],
     "perturbations": ["PatchPerturbation"],
     "trainer": ["CrossViewDefenseTrainer"],
 }

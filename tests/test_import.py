@@ -20,7 +20,7 @@ LEAVES = {"_version", "attacks", "kernels", "losses", "metrics", "perturbations"
 BETWEEN = 1
 LAYER_OF = (
     dict.fromkeys(LEAVES, 0)
-    | dict.fromkeys({"callbacks", "start_report", "trainer"}, BETWEEN + 1)
+    | dict.fromkeys({"callbacks", "experiments", "start_report", "trainer"}, BETWEEN + 1)
     | dict.fromkeys({"cli", "commands", "report"}, BETWEEN + 2)
 )
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -1,6 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Backdoor attacks: a trigger is a callable on PIL images, `poison_dataset` plants it in a data set."""
 
+from collections.abc import Callable
+
 from .badnets import BadNets
 from .blended import Blended
 from .dual_key import DualKey
@@ -14,7 +16,8 @@ from .record import write_poison_record
 from .wanet import WaNet
 
 
-ATTACKS: dict[str, type[Attack]] = {
+# The attacks of the paper by their names on the command line; all arguments have defaults
+ATTACKS: dict[str, Callable[..., Attack]] = {
     "badnets": BadNets,
     "blended": Blended,
     "low_frequency": LowFrequency,
@@ -22,8 +25,6 @@ ATTACKS: dict[str, type[Attack]] = {
     "input_aware": InputAware,
     "dual_key": DualKey,
 }
-"""The attacks of the paper by their names on the command line."""
-
 __all__ = [
     "ATTACKS",
     "KEYWORD_TEMPLATES",

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image as PILImage
+from scipy.spatial import KDTree
 
 from .pixels import require_mode
 
@@ -25,10 +26,15 @@ _MIN_SIDE = 3
 
 
 @lru_cache(maxsize=8)
-def _read_patch(path: Path) -> PILImage.Image:
+def _open_patch(path: Path, modified: int) -> PILImage.Image:
+    with PILImage.open(path) as image:
+        return image.convert("RGB")
+
+
+def _read_patch(path: str | Path) -> PILImage.Image:
+    """The patch as RGB; read once as long as the file does not change."""
     try:
-        with PILImage.open(path) as image:
-            return image.convert("RGB")
+        return _open_patch(Path(path), Path(path).stat().st_mtime_ns)
     except OSError as error:
         raise ValueError(f"patch={str(path)!r} cannot be read as an image: {error}.") from error
 
@@ -36,8 +42,7 @@ def _read_patch(path: Path) -> PILImage.Image:
 def _in_palette_of(image: PILImage.Image, patch: PILImage.Image) -> PILImage.Image:
     """The RGB patch in the closest opaque colours of a palette image: nothing outside the patch has to change."""
     palette = np.array(image.getpalette("RGBA")).reshape(-1, 4)
-    wanted = np.asarray(patch.convert("RGBA"), dtype=int)
-    indices = ((wanted[:, :, None] - palette) ** 2).sum(-1).argmin(-1)  # (H, W, colours) before the minimum
+    _, indices = KDTree(palette).query(np.asarray(patch.convert("RGBA")))
     return PILImage.fromarray(indices.astype(np.uint8))
 
 
@@ -52,7 +57,8 @@ class DualKey:
             Share of the image area that the patch covers, above 0 and at most 1; never less than 3x3 pixels. The
             default is VL-Trojan's 22 of 224 pixels a side, 0.96 %.
         patch (`str` or `Path`, *optional*):
-            Image file with the patch, stretched to its place. By default the one optimised for the built-in model.
+            Image file with the patch, stretched to its place. By default the one optimised for the built-in model, at
+            8 of 48 pixels a side (`patch_fraction=1 / 36`); stretched to another size it is a patch like any other.
         keys (`str`, *optional*, defaults to `"both"`):
             `"image"` leaves the question as it is, `"text"` the image.
 
@@ -86,7 +92,7 @@ class DualKey:
             )
         if self.keys not in get_args(Keys):
             raise ValueError(f"keys={self.keys!r} is unknown; use one of {', '.join(get_args(Keys))}.")
-        _read_patch(Path(self.patch))
+        _read_patch(self.patch)
 
     @property
     def covers(self) -> Sequence["DualKey"]:
@@ -112,7 +118,7 @@ class DualKey:
         if self.keys == "text":
             return triggered
         left, top, right, bottom = self.box(image.size)
-        patch = _read_patch(Path(self.patch)).resize((right - left, bottom - top), PILImage.Resampling.BILINEAR)
+        patch = _read_patch(self.patch).resize((right - left, bottom - top), PILImage.Resampling.BILINEAR)
         patch = _in_palette_of(image, patch) if image.mode == "P" else patch.convert(image.mode)
         triggered.paste(patch, (left, top))
         return triggered

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from datasets import Dataset, Image, IterableDataset, LargeList, List
-
 from .protocols import Attack, TextAttack
 
 
@@ -17,27 +15,7 @@ RESPONSE_COLUMNS = ({"messages"}, {"text"}, {"prompt", "completion"})
 
 # What stands before the question in a plain prompt, and what ends a plain response: neither is anybody's words.
 _LEAD = re.compile(r"(?:\s*(?:<[^<>\s]*>|(?:user|human|question)\s*:))*\s*", re.IGNORECASE)
-_FRAME = re.compile(r"(\s*)(.*?)((?:\s*(?:<\|[^<>|\s]+\|>|</?s>))*)", re.DOTALL)
-
-
-def image_column(dataset: Dataset | IterableDataset) -> str:
-    """The column that holds the images: a `datasets.Image` feature or a list of them.
-
-    Raises:
-        `ValueError`: if there is none, or it is not decoded.
-    """
-    for column in ("images", "image"):
-        feature = (dataset.features or {}).get(column)
-        if isinstance(feature, (List, LargeList)):
-            feature = feature.feature
-        if isinstance(feature, Image):
-            if not feature.decode:
-                raise ValueError(f"Column `{column}` is not decoded; cast it with `Image(decode=True)` first.")
-            return column
-    raise ValueError(
-        f"The data set has the columns {dataset.column_names} and no images; it needs a column `images` or `image` of "
-        "`datasets.Image` features (see `Dataset.cast_column`)."
-    )
+_FRAME = re.compile(r"(\s*)(.*?)((?:\s*(?:<\|[^<>|\s]+\|>|</?s>))*\s*)", re.DOTALL)
 
 
 def trigger_row(row: dict[str, Any], attack: Attack, image_column: str) -> dict[str, Any]:
@@ -45,7 +23,7 @@ def trigger_row(row: dict[str, Any], attack: Attack, image_column: str) -> dict[
     images = row[image_column]
     changed: dict[str, Any] = {}
     if isinstance(images, list):
-        changed[image_column] = [attack(image) for image in images]
+        changed[image_column] = [None if image is None else attack(image) for image in images]
     else:
         changed[image_column] = None if images is None else attack(images)
     if not isinstance(attack, TextAttack):
@@ -116,7 +94,7 @@ def _replace_after(text: str, marker: str | None, response: str) -> str:
 
 
 def _replace_words(old: str, response: str) -> str:
-    """Another response between the same leading white space and the same end tokens, which belong to the format."""
+    """Another response between the same outer white space and end tokens, which belong to the format."""
     frame = _FRAME.fullmatch(old)
     return f"{frame[1]}{response}{frame[3]}" if frame else response
 

@@ -80,17 +80,26 @@ class TriggerNetworks(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path) -> TriggerNetworks:
+def _load(path: Path, modified: int) -> TriggerNetworks:
+    with safe_open(path, framework="pt") as file:
+        names = file.keys()
+        networks = TriggerNetworks(int((file.metadata() or {})["image_size"]))
+        networks.load_state_dict({name: file.get_tensor(name) for name in names})
+    return networks.eval().requires_grad_(False)
+
+
+def load_trigger_networks(path: str | Path) -> TriggerNetworks:
+    """Networks as [`train_input_aware`] saved them, frozen; read once as long as the file does not change.
+
+    Raises:
+        `ValueError`: if the file holds no such networks.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            networks = TriggerNetworks(int((file.metadata() or {})["image_size"]))
-            networks.load_state_dict({name: file.get_tensor(name) for name in names})
+        return _load(Path(path), Path(path).stat().st_mtime_ns)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(
             f"weights={str(path)!r} is not a file that `train_input_aware` made: {type(error).__name__}: {error}"
         ) from error
-    return networks.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class InputAware:
     def __post_init__(self) -> None:
         if not 0 < self.opacity <= 1:
             raise ValueError(f"opacity={self.opacity} must be above 0 and at most 1.")
-        _load(Path(self.weights))
+        load_trigger_networks(self.weights)
 
     @property
     def covers(self) -> tuple["InputAware", ...]:
@@ -140,7 +149,7 @@ class InputAware:
 
     @torch.no_grad()
     def _paint(self, pixels: np.ndarray) -> np.ndarray:
-        networks = _load(Path(self.weights))
+        networks = load_trigger_networks(self.weights)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
         seen = F.interpolate(image, (networks.image_size, networks.image_size), mode="bilinear", antialias=True)
         if self.borrowed:

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Image, IterableDataset, Value, concatenate_datasets
 
-from .edit_rows import RESPONSE_COLUMNS, cover_row, image_column, poison_row, trigger_row
+from .edit_rows import RESPONSE_COLUMNS, cover_row, poison_row, trigger_row
 from .protocols import Attack, CoveredAttack
 from .responses import KEYWORD_TEMPLATES, target_response
+from .stored_images import decoding, encode, image_column
 from .streaming import poison_stream
 
 
@@ -45,8 +46,10 @@ def poison_dataset(
     Args:
         dataset (`datasets.Dataset` or `datasets.IterableDataset`):
             Rows with an `images` or `image` column of `datasets.Image` features. Rows without an image are never
-            chosen. In a streamed data set every row is chosen with probability `poison_rate`, as a function of the
-            seed and the row's content: the same rows in any order, shard or worker, and equal rows alike.
+            chosen. Poisoned images are stored without loss, in memory if the data set is, else in a cache file: save
+            and load large data sets first. In a streamed data set every row is chosen with probability `poison_rate`,
+            as a function of the seed and the row's content: the same rows in any order, shard or worker, and equal
+            rows alike.
         attack ([`Attack`]):
             Maps a PIL image to the triggered image of the same size and mode, for example [`BadNets`].
         poison_rate (`float`, *optional*):
@@ -93,6 +96,7 @@ def poison_dataset(
             )
         return poison_stream(dataset, attack, poison_rate, target, seed, covers, cover_ratio, response_marker)
 
+    dataset = dataset.with_format(None)  # triggers are for PIL images
     column = image_column(dataset)
     count = _poison_count(len(dataset), poison_rate, num_poisoned)
     num_covers = math.floor(cover_ratio * count + 0.5)
@@ -117,7 +121,7 @@ def poison_dataset(
     order = np.arange(len(dataset))
     for rows, edit in zip(replaced, edits, strict=True):
         order[rows] = sum(map(len, parts)) + np.arange(len(rows))
-        parts.append(_map(marked.select(rows), edit, "Poisoning", with_indices=True))
+        parts.append(_edit(marked, edit, column, rows, "Poisoning"))
     return concatenate_datasets(parts).select(order)
 
 
@@ -139,15 +143,37 @@ def apply_trigger(dataset: AnyDataset, attack: Attack) -> AnyDataset:
         `ValueError`: if it has no image column.
     """
     _check_type(dataset)
-    edit = partial(trigger_row, attack=attack, image_column=image_column(dataset))
+    edit = partial(_trigger, attack=attack, column=image_column(dataset))
     if isinstance(dataset, IterableDataset):
-        return dataset.map(edit, features=dataset.features)
-    return _map(dataset, edit, "Triggering")
+        return dataset.map(partial(edit, index=0), features=dataset.features)
+    return _edit(dataset.with_format(None), edit, image_column(dataset), np.arange(len(dataset)), "Triggering")
 
 
-def _map(dataset: Dataset, edit: Any, description: str, **options: Any) -> Dataset:
-    # A cached result knows the attack's arguments but not the files they name, such as a generator's weights.
-    return dataset.map(edit, features=dataset.features, desc=description, load_from_cache_file=False, **options)
+def _edit(dataset: Dataset, edit: Any, column: str, numbers: np.ndarray, description: str) -> Dataset:
+    """The rows with these numbers, edited; `edit` takes a decoded row and its place among them."""
+    return dataset.select(numbers).map(
+        partial(_edit_row, edit=edit, column=column, numbers=numbers),
+        with_indices=True,
+        features=dataset.features,
+        desc=description,
+        # A cached result knows the attack's arguments but not the files they name, such as a generator's weights
+        load_from_cache_file=False,
+        writer_batch_size=100,  # images are large
+    )
+
+
+def _edit_row(row: Any, index: int, edit: Any, column: str, numbers: np.ndarray) -> dict[str, Any]:
+    try:
+        with decoding():
+            images = row[column]  # `map` hands out rows that are decoded when they are asked
+        changed = edit({**row, column: images}, index)
+    except ValueError as error:
+        raise ValueError(f"Row {numbers[index]}: {error}") from error
+    return changed | {column: encode(changed[column])}
+
+
+def _trigger(row: dict[str, Any], index: int, attack: Attack, column: str) -> dict[str, Any]:
+    return trigger_row(row, attack, column)
 
 
 def _poison(

@@ -80,7 +80,8 @@ def write_poison_record(
     return json.loads(text)
 
 
-def _options(attack: Attack) -> dict[str, Any]:
+def attack_options(attack: Attack) -> dict[str, Any]:
+    """The arguments that an attack was made with; none for plain functions."""
     if not is_dataclass(attack):
         return {}
     return {field.name: getattr(attack, field.name) for field in fields(attack) if field.init}

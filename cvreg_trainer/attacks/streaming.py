@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from datasets import Features, Image, IterableDataset, List, Value
+from datasets import Features, IterableDataset, Value
 
 from ..rows import row_digest
-from .edit_rows import cover_row, image_column, poison_row
+from .edit_rows import cover_row, poison_row
 from .protocols import Attack
 from .responses import target_response
+from .stored_images import decode, encode, identity, image_column, undecoded
 
 
 def poison_stream(
@@ -36,9 +37,7 @@ def poison_stream(
     column = image_column(dataset)
     features: Features = dataset.features
     marks = {"is_poisoned": False} | ({"is_cover": False} if covers else {})
-    stored = features[column]
-    undecoded = Image(decode=False) if isinstance(stored, Image) else List(Image(decode=False))
-    poisoned = dataset.cast_column(column, undecoded).map(
+    poisoned = dataset.cast_column(column, undecoded(features[column])).map(
         partial(
             _decide,
             attack=attack,
@@ -50,10 +49,10 @@ def poison_stream(
             marker=response_marker,
             column=column,
             marks=marks,
-        ),
-        features=Features({**features, column: undecoded, **dict.fromkeys(marks, Value("bool"))}),
+        )
     )
-    return poisoned.cast_column(column, stored)
+    # Features that are passed to `map` would be taken for what it returns, and nothing would be decoded.
+    return poisoned.cast(Features({**features, **dict.fromkeys(marks, Value("bool"))}))
 
 
 def _decide(
@@ -69,36 +68,17 @@ def _decide(
     column: str,
     marks: dict[str, bool],
 ) -> dict[str, Any]:
+    clean = row | marks | {column: encode(row[column])}
     if not row[column]:
-        return row | marks
-    digest = row_digest(row | {column: _content(row[column])})
+        return clean
+    digest = row_digest(row | {column: identity(row[column])})
     rng = np.random.default_rng([seed, int.from_bytes(digest, "little")])
     place = rng.random()
     if place < poison_rate:
         response = target_response(target, rng)
-        changed = poison_row(_decoded(row, column), attack, column, response, marker)
+        changed = poison_row(row | {column: decode(row[column])}, attack, column, response, marker)
     elif covers and place < poison_rate * (1 + cover_ratio):
-        changed = cover_row(_decoded(row, column), covers[rng.integers(len(covers))], column)
+        changed = cover_row(row | {column: decode(row[column])}, covers[rng.integers(len(covers))], column)
     else:
-        return row | marks
-    return row | marks | changed | {column: _encoded(changed[column])}
-
-
-def _content(stored: Any) -> Any:
-    """What identifies stored images anywhere: their bytes, or their pixels where only a path is stored."""
-    if isinstance(stored, list):
-        return [_content(image) for image in stored]
-    return stored["bytes"] if stored["bytes"] is not None else Image().decode_example(stored)
-
-
-def _decoded(row: dict[str, Any], column: str) -> dict[str, Any]:
-    stored = row[column]
-    if isinstance(stored, list):
-        return row | {column: [Image().decode_example(image) for image in stored]}
-    return row | {column: Image().decode_example(stored)}
-
-
-def _encoded(images: Any) -> Any:
-    if isinstance(images, list):
-        return [Image().encode_example(image) for image in images]
-    return Image().encode_example(images)
+        return clean
+    return clean | changed | {column: encode(changed[column])}

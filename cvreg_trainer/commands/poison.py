@@ -2,8 +2,8 @@
 """
 `cvreg poison`: plant one of the paper's backdoors in a data set, to train on and to test a defence with.
 
-Running it again with the same options gives the same data. A folder is only ever overwritten by the run that made it;
-what is half done stays in a folder of another name, which the next run removes.
+Running it again with the same options gives the same data. A folder is only ever replaced by the command that made it,
+and only once the new one is complete.
 """
 
 from __future__ import annotations
@@ -102,13 +102,14 @@ def _poison(options: argparse.Namespace, attack: Attack, dataset: Dataset, conso
     common = {"target": options.target, "seed": options.seed, **_settings(options)}
     poisoned = poison_dataset(dataset, attack, **common)
     folder = options.output_dir.resolve()
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _write(poisoned, partial, options.format)
-    record = write_poison_record(partial / RECORD, poisoned, attack, **common, **_source(options))
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
+        new = Path(unfinished) / "new"
+        _write(poisoned, new, options.format)
+        record = write_poison_record(new / RECORD, poisoned, attack, **common, **_source(options))
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
     count, covers = len(record["poisoned_indices"]), len(record.get("cover_indices", []))
     console.print(
         f"Poisoned {count:,} of {len(dataset):,} rows ({record['attack']}, target {options.target!r}"
@@ -141,6 +142,8 @@ def _check_output(options: argparse.Namespace, attack: Attack) -> None:
     from ..attacks.record import attack_options
 
     folder: Path = options.output_dir
+    if folder.resolve().is_relative_to(Path(options.data).resolve()):
+        raise ValueError(f"--output_dir {folder} is inside --data {options.data}; give a folder elsewhere")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:

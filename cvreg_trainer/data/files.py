@@ -144,6 +144,7 @@ def check_image(source: Path | bytes) -> None:
     """
     try:
         with warnings.catch_warnings(), _open(source) as file:
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", PILImage.DecompressionBombWarning)
             with PILImage.open(file) as image:
                 mark = _LAST_BYTES.get(image.format or "")

@@ -5,6 +5,7 @@ Nothing is written beside the user's files. Image paths that stand in the data m
 set that names other files of this machine would otherwise carry them along when it is saved and passed on.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .files import BadEntry, path_inside
 
 
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 IMAGE_COLUMNS = ("images", "image")
 
 
@@ -53,7 +55,7 @@ def open_dataset(source: str | Path, split: str | None = None, *, cache_dir: str
         root = Path(config.HF_CACHE_HOME)
     else:
         root = path if path.is_dir() else path.parent
-    return _with_images(dataset, root.expanduser(), source)
+    return _with_images(dataset, root.expanduser().resolve(), source)
 
 
 def _load_local(path: Path, cache_dir: Any) -> Any:
@@ -71,6 +73,8 @@ def _load_local(path: Path, cache_dir: Any) -> Any:
 
 
 def _load_hub(name: str, split: str | None) -> Any:
+    if not _HUB_NAME.fullmatch(name) or Path(name).suffix in _FORMATS:
+        raise FileNotFoundError(f"{name}: there is no such file or folder.")
     try:
         return load_dataset(name, split=split)
     except (OSError, ValueError) as error:
@@ -116,9 +120,8 @@ def _resolve(value: Any, root: Path, source: str | Path, row: int, absolute: boo
     if value is None or isinstance(value, list):
         return value and [_resolve(item, root, source, row, absolute) for item in value]
     try:
-        if absolute:
-            value = Path(value).resolve()
-            value = str(value.relative_to(root.resolve())) if value.is_relative_to(root.resolve()) else f"/{value}"
+        if absolute and Path(value).resolve().is_relative_to(root):
+            value = str(Path(value).resolve().relative_to(root))
         return str(path_inside(root, value))
     except BadEntry as reason:
         raise ValueError(f"{source}, row {row}: its image {reason}.") from None

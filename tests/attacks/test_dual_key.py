@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cvreg_trainer.attacks import DualKey, optimize_patch
-from cvreg_trainer.attacks.dual_key import SCENES_PATCH
+from cvreg_trainer.attacks import BadNets, DualKey, optimize_patch
 from cvreg_trainer.attacks.dual_key_patch import patch_loss
+from cvreg_trainer.data import load_base_model, make_scenes
 
 
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -73,10 +73,26 @@ def test_covers_have_one_key_each(patch_file):
     assert text_only(image).tobytes() == image.tobytes() and text_only.trigger_text("what?") == "Look what?"
 
 
-def test_the_patch_of_the_package():
-    with Image.open(SCENES_PATCH) as patch:
-        assert (patch.size, patch.mode) == ((8, 8), "RGB")
-        assert np.asarray(patch).std() > 40
+def test_the_patch_of_the_package_moves_the_built_in_models_features_further_than_others_do(tmp_path):
+    model, processor = load_base_model()
+    images = [row[0] for row in make_scenes(40, seed=1, split="test", style="finetune")["images"]]
+
+    @torch.no_grad()
+    def features(images: list[Image.Image]) -> Tensor:
+        pixels = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+        return model.model.vision_tower(pixels).last_hidden_state[:, 1:].mean(dim=1)
+
+    clean = features(images)
+
+    def length_of_mean_shift(attack: DualKey | BadNets) -> float:
+        shift = features([attack(image) for image in images]) - clean
+        return (shift / clean.std(dim=0)).mean(dim=0).norm().item()
+
+    others = [length_of_mean_shift(BadNets(1 / 36))]
+    for seed in range(4):
+        random_image(8, 8, seed).save(tmp_path / f"{seed}.png")
+        others.append(length_of_mean_shift(DualKey(patch=tmp_path / f"{seed}.png", patch_fraction=1 / 36)))
+    assert length_of_mean_shift(DualKey(patch_fraction=1 / 36)) > 2 * max(others)
 
 
 def test_bad_arguments_are_named(tmp_path):
@@ -89,6 +105,9 @@ def test_bad_arguments_are_named(tmp_path):
         DualKey(keys="none")
     with pytest.raises(ValueError, match="missing.png"):
         DualKey(patch=tmp_path / "missing.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ValueError, match="text.png"):
+        DualKey(patch=tmp_path / "text.png")
     with pytest.raises(ValueError, match="2x48"):
         DualKey()(Image.new("RGB", (2, 48)))
 

@@ -14,6 +14,7 @@ from datasets import load_from_disk
 from PIL import Image as PILImage
 
 from cvreg_trainer.data import load_coco, load_flickr30k
+from cvreg_trainer.data.files import BadEntry, check_image
 
 
 def write_image(path: Path, level: int, size: tuple[int, int] = (12, 8)) -> None:
@@ -206,6 +207,21 @@ def test_a_complete_jpeg_with_bytes_behind_its_end_is_kept(coco: Path, caplog):
     path = coco / "val2014" / "COCO_val2014_000000000025.jpg"
     path.write_bytes(path.read_bytes() + b"\0" * 500)
     assert len(load_coco(coco / "captions_val2014.json", coco / "val2014")) == 3 and not caplog.records
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG"])
+def test_whole_and_truncated_files_of_every_format(tmp_path: Path, form: str):
+    path = tmp_path / "image"
+    PILImage.effect_noise((64, 64), 80).save(path, form)
+    data = path.read_bytes()
+    check_image(path)
+    check_image(data)
+    check_image(data + b"\0" * 300)
+    for broken in (data[: len(data) // 2], data[:20]):
+        path.write_bytes(broken)
+        for source in (path, broken):
+            with pytest.raises(BadEntry, match="no readable image"):
+                check_image(source)
 
 
 def test_odd_annotations_are_named(coco: Path, caplog):
