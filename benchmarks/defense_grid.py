@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cvreg_trainer.experiments import ATTACK_OPTIONS, Experiment
+from cvreg_trainer.experiments import ATTACK_SETTINGS, Experiment
 from cvreg_trainer.report import describe_environment
 
 
@@ -59,12 +59,8 @@ def plan(suite: str, seeds: list[int], attacks: list[str]) -> Iterator[dict[str,
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """One run in this process, silent; its row."""
-    experiment = Experiment(
-        settings["seed"],
-        settings["config"],
-        attack=settings["attack"],
-        attack_options=ATTACK_OPTIONS.get(settings["attack"], {}),
-    )
+    attack = settings["attack"]
+    experiment = Experiment(settings["seed"], settings["config"], attack=attack, **ATTACK_SETTINGS.get(attack, {}))
     with (
         open(os.devnull, "w") as nowhere,
         redirect_stdout(nowhere),
@@ -83,7 +79,7 @@ def identity(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def main() -> None:
-    attacks = ["none", *ATTACK_OPTIONS]
+    attacks = ["none", *ATTACK_SETTINGS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=("main", "ablation", "sensitivity"), default="main")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

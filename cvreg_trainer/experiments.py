@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
+# What differs from an attack's defaults, which are the literature's, so that it takes hold of a model this small
+ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
+    "badnets": {"attack_options": {"patch_fraction": 64 / 48**2}},  # 8x8 of 48x48 pixels, 2.8 %
+    "blended": {},
+    "low_frequency": {},
+    "wanet": {"attack_options": {"strength": 4.0}},
+    "input_aware": {},
+    # As many rows with one key and a clean answer as poisoned ones: else one key alone fires
+    "dual_key": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 1.0},
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,9 @@ class Experiment:
         attack (`str`, *optional*, defaults to `"badnets"`):
             A name of `cvreg_trainer.attacks.ATTACKS`, or `"none"` for clean data.
         attack_options (`Mapping[str, Any]`, *optional*):
-            Parameters of the attack. By default those with which the attack takes hold at 48x48 pixels.
+            Parameters of the attack; see `ATTACK_SETTINGS`.
+        cover_ratio (`float`, *optional*, defaults to `0.0`):
+            Nearly triggered rows with clean responses per poisoned row; see [`poison_dataset`].
         poison_rate (`float`, *optional*, defaults to `0.05`):
             Share of the training rows that are poisoned.
         keyword (`str`, *optional*, defaults to `"banana"`):
@@ -47,7 +59,8 @@ class Experiment:
     seed: int
     config: Mapping[str, Any] = field(default_factory=dict)
     attack: str = "badnets"
-    attack_options: Mapping[str, Any] = field(default_factory=lambda: {"patch_fraction": 64 / 48**2})
+    attack_options: Mapping[str, Any] = field(default_factory=lambda: ATTACK_SETTINGS["badnets"]["attack_options"])
+    cover_ratio: float = 0.0
     poison_rate: float = 0.05
     keyword: str = "banana"
     train_rows: int = 2000
@@ -57,8 +70,9 @@ class Experiment:
     learning_rate: float = 2e-3
 
     def make_data(self) -> dict[str, Dataset]:
-        """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`."""
-        from .attacks import ATTACKS, apply_trigger, poison_dataset
+        """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with DualKey also
+        `test_image_key` and `test_text_key`, on which one key alone should not fire."""
+        from .attacks import ATTACKS, DualKey, apply_trigger, poison_dataset
         from .data import make_scenes
 
         train = make_scenes(self.train_rows, seed=self.seed, split="train", style="finetune")
@@ -66,8 +80,13 @@ class Experiment:
         if self.attack == "none":
             return {"train": train, "test": test}
         attack = ATTACKS[self.attack](**self.attack_options)
-        poisoned = poison_dataset(train, attack, self.poison_rate, self.keyword, seed=self.seed)
-        return {"train": poisoned, "test": test, "test_triggered": apply_trigger(test, attack)}
+        train = poison_dataset(
+            train, attack, self.poison_rate, self.keyword, seed=self.seed, cover_ratio=self.cover_ratio
+        )
+        splits = {"train": train, "test": test, "test_triggered": apply_trigger(test, attack)}
+        if isinstance(attack, DualKey):
+            splits |= {f"test_{key}_key": apply_trigger(test, replace(attack, keys=key)) for key in ("image", "text")}
+        return splits
 
     def run(self, data: Mapping[str, Dataset], output_dir: str | Path) -> dict[str, Any]:
         """
@@ -80,8 +99,9 @@ class Experiment:
                 Where the model goes.
 
         Returns:
-            `dict[str, Any]`: the scores of [`CaptionScores`], `steps`, `seconds_per_step`, `peak_memory_mib` of the
-            process (so far: run each experiment in a process of its own), the logged `losses`, and `captions`.
+            `dict[str, Any]`: the scores of [`CaptionScores`] (with DualKey also `image_key_asr` and `text_key_asr`),
+            `steps`, `seconds_per_step`, `peak_memory_mib` of the process (so far: run each experiment in a process of
+            its own), the logged `losses`, and `captions`.
         """
         import resource
 
@@ -109,6 +129,10 @@ class Experiment:
         scores, *captions = evaluate_captions(
             model, processor, data["test"], data.get("test_triggered"), self.keyword, batch_size=50
         )
+        for key in ("image_key", "text_key"):
+            if f"test_{key}" in data:
+                half = evaluate_captions(model, processor, data[f"test_{key}"], keyword=self.keyword, batch_size=50)
+                scores[f"{key}_asr"] = half.scores["false_alarm_rate"]
         return {
             **scores,
             "steps": trainer.state.global_step,
