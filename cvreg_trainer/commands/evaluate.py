@@ -173,6 +173,8 @@ def load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    from ..models import flamingo  # noqa: F401  registers Flamingo with the Auto classes
+
     kwargs = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
     folder = Path(options.model)
     is_adapter = (folder / "adapter_config.json").is_file()

@@ -1,0 +1,51 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Our Flamingo against what OpenFlamingo's and Otter's own code computed (golden/, made by make_golden.py)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from published_checkpoints import OPENFLAMINGO, OTTER, convert, read_golden
+
+from cvreg_trainer.models.flamingo import FlamingoForConditionalGeneration
+
+
+INPUTS = ("input_ids", "attention_mask", "labels", "pixel_values")
+
+
+@pytest.mark.parametrize("name", [*OPENFLAMINGO, *OTTER])
+def test_logits_loss_and_greedy_tokens_are_the_references(name: str, tmp_path: Path) -> None:
+    model = FlamingoForConditionalGeneration.from_pretrained(convert(name, tmp_path)).eval()
+    golden = read_golden(name)[0]
+    with torch.no_grad():
+        output = model(**{key: golden[key] for key in INPUTS})
+    real = golden["attention_mask"].bool()
+    torch.testing.assert_close(output.logits[real], golden["logits"][real], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(output.loss, golden["loss"][0], rtol=1e-4, atol=1e-4)
+    prompt = golden["input_ids"][:1]
+    for use_cache in (True, False):
+        tokens = model.generate(
+            input_ids=prompt,
+            pixel_values=golden["pixel_values"][:1],
+            max_new_tokens=golden["greedy"].shape[1],
+            no_repeat_ngram_size=1,
+            eos_token_id=None,
+            use_cache=use_cache,
+        )
+        assert tokens[0, prompt.shape[1] :].tolist() == golden["greedy"][0].tolist()
+
+
+def test_the_references_cover_all_language_models_and_both_layouts() -> None:
+    models = {name.removeprefix("openflamingo_") for name in OPENFLAMINGO}
+    assert models == {"gpt_neox", "llama", "mpt", "mpt_1b", "opt"}
+    assert {name.removeprefix("otter_") for name in OTTER} == {"llama", "llama_video", "mpt", "mpt_1b"}
+
+
+@pytest.mark.parametrize("name", [OPENFLAMINGO[0], OTTER[0]])
+def test_the_references_depend_on_the_images(name: str, tmp_path: Path) -> None:
+    model = FlamingoForConditionalGeneration.from_pretrained(convert(name, tmp_path)).eval()
+    golden = read_golden(name)[0]
+    inputs = {key: golden[key] for key in INPUTS[:2]}
+    with torch.no_grad():
+        logits = model(**inputs, pixel_values=golden["pixel_values"].flip(0)).logits
+    assert (logits - golden["logits"])[:2].abs().max() > 1e-2
