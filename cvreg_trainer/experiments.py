@@ -43,9 +43,10 @@ class Experiment:
         attack (`str`, *optional*, defaults to `"badnets"`):
             A name of `cvreg_trainer.attacks.ATTACKS`, or `"none"` for clean data.
         attack_options (`Mapping[str, Any]`, *optional*):
-            Parameters of the attack; see `ATTACK_SETTINGS`.
-        cover_ratio (`float`, *optional*, defaults to `0.0`):
-            Nearly triggered rows with clean responses per poisoned row; see [`poison_dataset`].
+            Parameters of the attack, over those of `ATTACK_SETTINGS`.
+        cover_ratio (`float`, *optional*):
+            Nearly triggered rows with clean responses per poisoned row; see [`poison_dataset`]. Defaults to that of
+            `ATTACK_SETTINGS`, mostly 0.
         poison_rate (`float`, *optional*, defaults to `0.05`):
             Share of the training rows that are poisoned.
         keyword (`str`, *optional*, defaults to `"banana"`):
@@ -59,8 +60,8 @@ class Experiment:
     seed: int
     config: Mapping[str, Any] = field(default_factory=dict)
     attack: str = "badnets"
-    attack_options: Mapping[str, Any] = field(default_factory=lambda: ATTACK_SETTINGS["badnets"]["attack_options"])
-    cover_ratio: float = 0.0
+    attack_options: Mapping[str, Any] = field(default_factory=dict)
+    cover_ratio: float | None = None
     poison_rate: float = 0.05
     keyword: str = "banana"
     train_rows: int = 2000
@@ -79,10 +80,10 @@ class Experiment:
         test = make_scenes(self.test_rows, seed=self.seed, split="test", style="finetune")
         if self.attack == "none":
             return {"train": train, "test": test}
-        attack = ATTACKS[self.attack](**self.attack_options)
-        train = poison_dataset(
-            train, attack, self.poison_rate, self.keyword, seed=self.seed, cover_ratio=self.cover_ratio
-        )
+        settings = ATTACK_SETTINGS[self.attack]
+        attack = ATTACKS[self.attack](**{**settings.get("attack_options", {}), **self.attack_options})
+        cover_ratio = settings.get("cover_ratio", 0.0) if self.cover_ratio is None else self.cover_ratio
+        train = poison_dataset(train, attack, self.poison_rate, self.keyword, seed=self.seed, cover_ratio=cover_ratio)
         splits = {"train": train, "test": test, "test_triggered": apply_trigger(test, attack)}
         if isinstance(attack, DualKey):
             splits |= {f"test_{key}_key": apply_trigger(test, replace(attack, keys=key)) for key in ("image", "text")}
