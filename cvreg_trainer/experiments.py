@@ -25,8 +25,8 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
     "low_frequency": {},
     "wanet": {"attack_options": {"strength": 4.0}},
     "input_aware": {},
-    # As many rows with one key and a clean answer as poisoned ones: else one key alone fires
-    "dual_key": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 1.0},
+    # Two rows with one key and a clean answer for each poisoned one: else one key alone fires
+    "dual_key": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 2.0},
 }
 
 
