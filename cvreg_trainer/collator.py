@@ -9,7 +9,7 @@ that workers, batch sizes and resumed runs agree on it.
 import hashlib
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,9 @@ class DataCollatorForCrossView:
             Makes the view of one image, of the same size; for instance a [`PatchPerturbation`].
         seed (`int`, *optional*, defaults to `0`):
             Seed of the perturbations.
+        image_token_ids (`Collection[int]`, *optional*):
+            Ids that stand for an image in the text. Labels with these ids become -100, whatever the inner collator
+            gives: that an image follows is nothing to learn.
 
     Example:
     ```python
@@ -56,10 +59,12 @@ class DataCollatorForCrossView:
         inner: Callable[[list[Any]], Any],
         perturbation: Callable[[Any, np.random.Generator], Any],
         seed: int = 0,
+        image_token_ids: Collection[int] = (),
     ) -> None:
         self.inner = inner
         self.perturbation = perturbation
         self.seed = seed
+        self.image_token_ids = torch.tensor(list(image_token_ids), dtype=torch.int64)
         # Shared memory: persistent workers keep their copy of this object from epoch to epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -114,7 +119,11 @@ class DataCollatorForCrossView:
                 f"The data collator must return a dict of tensors, got {type(batch).__name__}. Return a mapping such "
                 'as {"input_ids": ..., "attention_mask": ..., "pixel_values": ..., "labels": ...}.'
             )
-        return dict(batch)
+        batch = dict(batch)
+        if self.image_token_ids.numel() and isinstance(batch.get("labels"), torch.Tensor):
+            labels = batch["labels"]
+            batch["labels"] = labels.masked_fill(torch.isin(labels, self.image_token_ids), -100)
+        return batch
 
     def _collate_both(self, rows: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The batch of the rows, and the visual values of the batch of their perturbed views."""

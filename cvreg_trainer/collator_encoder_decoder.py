@@ -45,7 +45,7 @@ class DataCollatorForEncoderDecoder:
     ```
     """
 
-    def __init__(self, processor: Any, decoder_start_token_id: int, max_length: int | None = None) -> None:
+    def __init__(self, processor: Any, decoder_start_token_id: int | None, max_length: int | None = None) -> None:
         if processor.tokenizer.pad_token_id is None:
             raise ValueError(
                 "The processor's tokenizer has no `pad_token` (got None). Set one, for example "
@@ -92,17 +92,7 @@ class DataCollatorForEncoderDecoder:
                 f"completion to the decoder. This row has the keys {sorted(row)}. Split its text into columns "
                 "`prompt` and `completion`."
             )
-        if isinstance(row["prompt"], str):
-            return row
-        if not self.processor.chat_template:
-            return {**row, "prompt": _join_turns(row["prompt"]), "completion": _join_turns(row["completion"])}
-        from trl.data_utils import apply_chat_template, prepare_multimodal_messages  # seconds to import
-
-        turns = {
-            "prompt": prepare_multimodal_messages(row["prompt"], images=row["images"]),
-            "completion": prepare_multimodal_messages(row["completion"]),
-        }
-        return {**row, **apply_chat_template(turns, self.processor)}
+        return as_text(row, self.processor)
 
     def _encode(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """The encoder's inputs of one row."""
@@ -155,6 +145,21 @@ def _pad(rows: list[list[int]], fill: int) -> torch.Tensor:
     """Rows of ids, filled up on the right: (B, longest)."""
     longest = max(map(len, rows))
     return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+
+
+def as_text(row: dict[str, Any], processor: Any) -> dict[str, Any]:
+    """A row whose prompt and completion are strings or conversations, with both as strings."""
+    if isinstance(row["prompt"], str):
+        return row
+    if not processor.chat_template:
+        return {**row, "prompt": _join_turns(row["prompt"]), "completion": _join_turns(row["completion"])}
+    from trl.data_utils import apply_chat_template, prepare_multimodal_messages  # seconds to import
+
+    turns = {
+        "prompt": prepare_multimodal_messages(row["prompt"], images=row["images"]),
+        "completion": prepare_multimodal_messages(row["completion"]),
+    }
+    return {**row, **apply_chat_template(turns, processor)}
 
 
 def _join_turns(turns: str | Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import TrainingArguments
 from trl import SFTConfig
+from trl.trainer.utils import get_config_model_id
 
 from .perturbations import OPERATIONS
 
@@ -165,6 +167,31 @@ class CrossViewDefenseConfig(SFTConfig):
             raise ValueError(
                 f"`patch_operations` must name one or more of {', '.join(OPERATIONS)}, got {self.patch_operations!r}."
             )
+
+
+def as_cross_view_config(args: TrainingArguments | None, model: Any) -> CrossViewDefenseConfig:
+    """
+    The configuration that a trainer's `args` stand for.
+
+    Args:
+        args ([`~transformers.TrainingArguments`], *optional*):
+            Arguments of any class; what they do not have keeps its default. With `None` the output folder is named after
+            the model.
+        model (`str` or [`~transformers.PreTrainedModel`]):
+            The trainer's model.
+
+    Returns:
+        [`CrossViewDefenseConfig`]: `args` themselves if they are one.
+    """
+    if isinstance(args, CrossViewDefenseConfig):
+        return args
+    if args is None:
+        name = model if isinstance(model, str) else get_config_model_id(model.config)
+        return CrossViewDefenseConfig(f"{name.split('/')[-1]}-CrossViewDefense")
+    values = args.to_dict()
+    # `to_dict` hides everything that is called a token
+    values |= {name: getattr(args, name) for name in values if name.endswith("_token")}
+    return CrossViewDefenseConfig(**values)
 
 
 def _is_int(value: Any) -> bool:

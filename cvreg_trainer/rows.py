@@ -237,8 +237,11 @@ def references_of(row: Mapping[str, Any]) -> list[str]:
 
 def _last_answer(response: str | Sequence[Mapping[str, Any]] | None) -> str | None:
     """The text of a completion, or of the last assistant turn of a conversation."""
-    if response is None or isinstance(response, str):
-        return response
+    if response is None:
+        return None
+    if isinstance(response, str):
+        # Plain text ends with a family's mark, which is no word of the answer
+        return response.removesuffix("</s>").removesuffix("<|endofchunk|>").strip()
     content = next((turn["content"] for turn in reversed(response) if turn["role"] == "assistant"), None)
     if content is None or isinstance(content, str):
         return content

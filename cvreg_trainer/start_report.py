@@ -52,7 +52,9 @@ def start_report(trainer: CrossViewDefenseTrainer) -> str:
     else:
         lines.append(("defence", "none: the three lambdas are 0, so this trains as SFTTrainer does"))
     if "labels" in batch:
-        lines += [("one row", "supervised tokens stand between >> and <<")]
+        # The defence's collator takes image tokens out of whatever labels there are
+        excepted = ", image tokens excepted" if trainer.is_defended else ""
+        lines += [("one row", f"supervised tokens stand between >> and <<{excepted}")]
         lines += [("", line) for line in _show_row(batch, trainer._tokenizer, trainer._is_encoder_decoder)]
     return "\n".join(f"{name:>10}  {text}".rstrip() for name, text in lines)
 

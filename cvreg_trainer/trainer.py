@@ -22,19 +22,27 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
 from trl import SFTTrainer
-from trl.trainer.utils import get_config_model_id
 
 from .checkpoints import load_renamed_weights
 from .collator import DataCollatorForCrossView
 from .collator_encoder_decoder import DataCollatorForEncoderDecoder
-from .config import CrossViewDefenseConfig
+from .collator_prompt_completion import DataCollatorForPromptCompletion, trl_collates
+from .config import CrossViewDefenseConfig, as_cross_view_config
+from .head_check import check_cross_view_head
 from .incompatible import refuse_incompatible_options
-from .lm_head import CrossViewHead, CrossViewOutput, add_cross_view_head, check_cross_view_head
+from .lm_head import (
+    CrossViewHead,
+    CrossViewOutput,
+    add_cross_view_head,
+    decoder_start_token_id,
+)
 from .losses import discrepancy_loss, entropy_loss, patch_loss
+from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
+from .rows import find_images
 from .start_report import StartReportCallback
-from .training_data import adapt_dataset, first_rows, has_images, is_torch_dataset
+from .training_data import adapt_dataset, find_image_token_ids, first_rows, has_images, is_torch_dataset
 
 
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
@@ -117,7 +125,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         **kwargs: Any,
     ) -> None:
-        args = _as_cross_view_config(args, model)
+        args = as_cross_view_config(args, model)
         if isinstance(data_collator, DataCollatorForCrossView):
             data_collator = data_collator.inner
         given_train_dataset, chose_collator = train_dataset, data_collator is not None
@@ -154,7 +162,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if self._is_encoder_decoder and self._is_vision_dataset and not chose_collator:
             self.data_collator = DataCollatorForEncoderDecoder(
                 self.processing_class,
-                decoder_start_token_id=base_model.config.get_text_config(decoder=True).decoder_start_token_id,
+                decoder_start_token_id=decoder_start_token_id(base_model.config),
                 max_length=args.max_length if isinstance(args.max_length, int) else None,
             )
         if chose_collator and not holds_images:
@@ -162,19 +170,33 @@ class CrossViewDefenseTrainer(SFTTrainer):
             holds_images = any(name.startswith("pixel") for name in self.example_batch)
         self.is_defended = args.is_defended and holds_images
         self._head: CrossViewHead | None = None
+        image_tokens = find_image_token_ids(base_model.config, self.processing_class)
         if holds_images:
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
+            if not (chose_collator or self._is_encoder_decoder) and self._needs_own_collator(image_tokens):
+                max_length = args.max_length if isinstance(args.max_length, int) else None
+                self.data_collator = DataCollatorForPromptCompletion(self.processing_class, max_length)
         if self.is_defended:
             refuse_incompatible_options(args, model, kwargs)
             # The defended loss is normalised over the whole accumulation window, whatever the model's class says
             self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
             perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
-            self._cross_view_collator = DataCollatorForCrossView(self.data_collator, perturbation, seed=args.seed)
+            self._cross_view_collator = DataCollatorForCrossView(
+                self.data_collator, perturbation, args.seed, image_tokens
+            )
         self._head_is_checked = False
         self._window_counts: _Counts | None = None
         self._term_sums: torch.Tensor | None = None
         self._num_windows = 0
         self.add_callback(StartReportCallback(self))
+
+    def _needs_own_collator(self, image_token_ids: list[int]) -> bool:
+        """Whether TRL's collator cannot serve these prompt-completion rows."""
+        rows = [row for row in first_rows(self.train_dataset) if isinstance(row, Mapping) and find_images(row)]
+        if not rows or not {"prompt", "completion"} <= rows[0].keys() or self.args.completion_only_loss is False:
+            return False
+        with preserve_random_state():
+            return not trl_collates(self.data_collator, rows[0], image_token_ids)
 
     def get_train_dataloader(self) -> Any:
         if not self.is_defended:
@@ -324,15 +346,3 @@ class _BothViews:
         self.trainer.check_head(self.model)
         self.output = self.model(**inputs, cross_view=True)
         return self.output
-
-
-def _as_cross_view_config(args: TrainingArguments | None, model: Any) -> CrossViewDefenseConfig:
-    if isinstance(args, CrossViewDefenseConfig):
-        return args
-    if args is None:
-        name = model if isinstance(model, str) else get_config_model_id(model.config)
-        return CrossViewDefenseConfig(f"{name.split('/')[-1]}-CrossViewDefense")
-    values = args.to_dict()
-    # `to_dict` hides everything that is called a token
-    values |= {name: getattr(args, name) for name in values if name.endswith("_token")}
-    return CrossViewDefenseConfig(**values)

@@ -9,8 +9,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset, Image, IterableDataset
+from transformers import ProcessorMixin
 
 from .rows import find_images, lift_images
+
+
+IMAGE_TOKEN_IDS = ("image_token_id", "image_token_index")
 
 
 def is_torch_dataset(dataset: Any) -> bool:
@@ -30,6 +34,23 @@ def first_rows(dataset: Any, number: int = 8) -> list[Any]:
 def has_images(row: Any) -> bool:
     """Whether a row belongs to a data set with images: by its columns, as TRL decides it, or by a PIL image inside."""
     return (isinstance(row, Mapping) and ("image" in row or "images" in row)) or bool(find_images(row))
+
+
+def find_image_token_ids(config: Any, processor: Any) -> list[int]:
+    """
+    The ids that stand for an image in a family's texts, wherever its configuration or processor name them.
+
+    Args:
+        config ([`~transformers.PreTrainedConfig`]):
+            Configuration of the model.
+        processor ([`~transformers.ProcessorMixin`] or [`~transformers.PreTrainedTokenizerBase`]):
+            What makes the model's inputs.
+    """
+    ids = [getattr(source, name, None) for source in (config, processor) for name in IMAGE_TOKEN_IDS]
+    if isinstance(processor, ProcessorMixin):
+        # Image breaks and ends, too
+        ids += getattr(processor, "image_token_ids", [])
+    return sorted({token_id for token_id in ids if isinstance(token_id, int)})
 
 
 def adapt_dataset(dataset: Any, keep_torch: bool = False, lift: bool = True) -> Any:

@@ -20,7 +20,8 @@ from tiny_models import (
 from torch import nn
 
 from cvreg_trainer.decoder_layers import find_decoder_layer
-from cvreg_trainer.lm_head import add_cross_view_head, check_cross_view_head
+from cvreg_trainer.head_check import check_cross_view_head
+from cvreg_trainer.lm_head import add_cross_view_head
 
 
 def processor_batch(build: Callable[[], Any], rows: int = 3) -> tuple[Any, dict[str, torch.Tensor]]:

@@ -2,21 +2,31 @@
 """The example scripts, run as a reader would: as they are, and with the change undone that their docstrings show."""
 
 import ast
+import base64
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import tiny_models
+from datasets import Dataset, Features, Image, List, Value
 from peft import PeftConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from cvreg_trainer.cli import main
+from cvreg_trainer.data import make_scenes
+from cvreg_trainer.models import flamingo  # noqa: F401  registers Flamingo with the Auto classes
 
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+ALL = ["train_llava", "train_blip2", "train_openflamingo", "train_otter"]
+FLAMINGOS = ALL[2:]
 
 pytestmark = pytest.mark.slow
 
@@ -55,21 +65,45 @@ def undone(script: Path) -> str:
     return body
 
 
-@pytest.mark.parametrize("name", ["train_llava", "train_blip2"])
-def test_tiny_run_logs_the_terms_and_saves_a_model(name, tmp_path):
-    output = run(EXAMPLES / f"{name}.py", "--tiny", "--output_dir", str(tmp_path))
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, Path]]:
+    """What a script prints with `--tiny`, and the folder it writes; each script runs but once."""
+
+    @cache
+    def run_tiny(name: str) -> tuple[str, Path]:
+        folder = tmp_path_factory.mktemp(name)
+        return run(EXAMPLES / f"{name}.py", "--tiny", "--output_dir", str(folder)), folder
+
+    return run_tiny
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_tiny_run_logs_the_terms_and_saves_a_model(name, tiny_run):
+    output, folder = tiny_run(name)
     parts = [logged(output, part) for part in ("loss", "task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")]
     assert all(len(part) >= 4 for part in parts)
     assert all(0 < similarity <= 1 for similarity in parts[3])
-    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.pad_token == "<pad>"
+    assert AutoProcessor.from_pretrained(folder).tokenizer.pad_token == "<pad>"
     if name == "train_blip2":
-        assert PeftConfig.from_pretrained(tmp_path).r == 16
+        assert PeftConfig.from_pretrained(folder).r == 16
     else:
-        assert AutoModelForImageTextToText.from_pretrained(tmp_path).num_parameters() > 1_000_000
+        assert AutoModelForImageTextToText.from_pretrained(folder).num_parameters() > 1_000_000
 
 
-def test_lora_run_saves_an_adapter(tmp_path):
-    run(EXAMPLES / "train_llava.py", "--tiny", "--lora", "--output_dir", str(tmp_path))
+@pytest.mark.parametrize("name", FLAMINGOS)
+def test_tiny_flamingos_learn_to_caption(name, tiny_run):
+    output, _ = tiny_run(name)
+    losses = logged(output, "task_loss")
+    assert losses[-1] < 0.5 * losses[0]
+    assert logged(output, "eval_loss")[-1] < 1
+    # One sentence, ended by the family's mark rather than by the limit of 40 tokens
+    caption = output.splitlines()[-2]
+    assert caption.startswith("<image>") and caption.endswith(".") and caption.count(".") == 1
+
+
+@pytest.mark.parametrize("name", ["train_llava", *FLAMINGOS])
+def test_lora_run_saves_an_adapter(name, tmp_path):
+    run(EXAMPLES / f"{name}.py", "--tiny", "--lora", "--output_dir", str(tmp_path))
     assert PeftConfig.from_pretrained(tmp_path).lora_alpha == 32
 
 
@@ -100,7 +134,77 @@ def test_own_model_and_data(name, tmp_path):
     assert 1 < logged(output, "eval_loss")[-1] < 10
 
 
-@pytest.mark.parametrize("name", ["train_llava", "train_blip2"])
+def save_scenes_as(name: str, folder: Path) -> tuple[str, str]:
+    """Scenes in the files that a script reads: COCO's annotations and image folder, or MIMIC-IT's two JSON files."""
+    scenes = make_scenes(40, seed=1, style="finetune")
+    if name == "train_otter":
+        entries, images = {}, {}
+        for index, row in enumerate(scenes):
+            row["images"][0].save(folder / "image.png")
+            images[f"LA_{index}"] = base64.b64encode((folder / "image.png").read_bytes()).decode()
+            question, answer = row["prompt"][0]["content"], row["references"][0]
+            entries[f"INS_{index}"] = {"instruction": question, "answer": answer, "image_ids": [f"LA_{index}"]}
+        (folder / "images").write_text(json.dumps(images))
+        content = {"data": entries}
+    else:
+        (folder / "images").mkdir()
+        for index, row in enumerate(scenes):
+            row["images"][0].save(folder / "images" / f"{index}.png")
+        content = {
+            "images": [{"id": index, "file_name": f"{index}.png"} for index in range(len(scenes))],
+            "annotations": [{"image_id": i, "caption": row["references"][0]} for i, row in enumerate(scenes)],
+        }
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return str(folder / "annotations.json"), str(folder / "images")
+
+
+@pytest.mark.parametrize("name", FLAMINGOS)
+def test_flamingos_train_what_their_authors_trained(name, tiny_run, tmp_path):
+    data, images = save_scenes_as(name, tmp_path)
+    _, model = tiny_run(name)
+    out = tmp_path / "out"
+    run(EXAMPLES / f"{name}.py", f"--model={model}", f"--data={data}", f"--images={images}", f"--output_dir={out}")
+    before, after = (AutoModelForImageTextToText.from_pretrained(folder).state_dict() for folder in (model, out))
+    moved = {key for key in before if not before[key].equal(after[key])}
+    embeddings = "model.language_model.model.embed_tokens.weight"
+    others = {key for key in moved if not key.startswith(("model.perceiver.", "model.gated_cross_attention."))}
+    assert {"model.perceiver.latents", "model.gated_cross_attention.0.attn_gate"} <= moved
+    rows = set((before[embeddings] != after[embeddings]).any(1).nonzero().flatten().tolist())
+    tokenizer = AutoProcessor.from_pretrained(out).tokenizer
+    if name == "train_otter":
+        assert others == {embeddings, "model.language_model.lm_head.weight"}
+        assert set(tokenizer.convert_tokens_to_ids(["what", "paper", "<answer>"])) <= rows
+    else:
+        assert others == {embeddings}
+        assert rows == set(tokenizer.convert_tokens_to_ids(["<image>", "<|endofchunk|>"]))
+
+
+@pytest.mark.parametrize("name", FLAMINGOS)
+def test_flamingos_are_evaluated_alike_one_by_one_and_in_batches(name, tiny_run, tmp_path):
+    _, model = tiny_run(name)
+    prompts = ["<image>Output:", "<image>User: What does the image describe? GPT:<answer>"]
+    scenes = make_scenes(10, seed=2, split="test")
+    rows = [
+        {"images": row["images"], "prompt": prompts[i % 2], "references": row["references"]}
+        for i, row in enumerate(scenes)
+    ]
+    rows[3] |= {"images": [], "prompt": "Output:"}
+    rows[4] |= {"images": rows[4]["images"] + rows[5]["images"], "prompt": "<image>a red star.<image>Output:"}
+    features = {"images": List(Image()), "prompt": Value("string"), "references": List(Value("string"))}
+    Dataset.from_list(rows, features=Features(features)).save_to_disk(tmp_path / "data")
+    answers = []
+    for size in (1, 5):
+        folder = tmp_path / str(size)
+        line = ["evaluate", "--model", str(model), "--data", str(tmp_path / "data"), "--output_dir", str(folder)]
+        assert main([*line, "--batch_size", str(size), "--max_new_tokens", "30"]) == 0
+        lines = [json.loads(line) for line in (folder / "predictions.0.jsonl").read_text().splitlines()]
+        answers.append([line["prediction"] for line in lines])
+    assert answers[0] == answers[1]
+    assert len(set(answers[0])) > 5
+    assert json.loads((tmp_path / "5" / "results.json").read_text())["scores"]["clean"]["cider"] > 10
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_undoing_the_change_gives_a_script_for_the_stock_trainer(name, tmp_path):
     body = undone(EXAMPLES / f"{name}.py")
     assert "CrossView" not in body

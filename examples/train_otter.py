@@ -1,0 +1,190 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+r"""Fine-tune Otter on image instructions, with the parts frozen that its authors froze.
+
+    python examples/train_otter.py --tiny
+    python examples/train_otter.py --model otter --data LADD_instructions.json --images LA.json
+
+`--model` is a folder that was converted once from the published files:
+
+    python -m cvreg_trainer.models.flamingo.convert_otter luodian/OTTER-Image-MPT7B otter \
+        --tokenizer mosaicml/mpt-7b-instruct
+
+`--data` with `--images` are instructions and images of MIMIC-IT, such as LADD. Without `--images`, `--data` is a
+folder written by `Dataset.save_to_disk` (or by `cvreg poison`), a JSON (lines) or Parquet file, or a data set's name,
+with the columns `images` (or `image`), `prompt` and `completion`: Otter's plain text, or conversations of a question
+and an answer. `--tiny` runs on a CPU in under two minutes: an Otter with new layers between the vision tower and the
+language model that come with the package.
+
+This is a script for TRL's SFTTrainer in which two class names were changed and three lambdas added:
+
+    -from trl import SFTConfig, SFTTrainer
+    +from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
+
+    -    training_args = SFTConfig(
+    +    training_args = CrossViewDefenseConfig(
+    +        lambda_patch=args.lambda_patch,
+    +        lambda_discrepancy=args.lambda_discrepancy,
+    +        lambda_entropy=args.lambda_entropy,
+
+    -    trainer = SFTTrainer(
+    +    trainer = CrossViewDefenseTrainer(
+"""
+
+import argparse
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+
+from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
+from cvreg_trainer.data import format_row, load_base_model, load_ladd, make_scenes, open_dataset
+from cvreg_trainer.generation import generate_captions
+from cvreg_trainer.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor
+
+
+NEW_TOKENS = ["<|endofchunk|>", "<image>", "<answer>"]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Fine-tune Otter with the cross-view defence.")
+    parser.add_argument("--model", help="Folder written by convert_otter.")
+    parser.add_argument("--data", help="MIMIC-IT instructions, data set folder, JSON or Parquet file, or its name.")
+    parser.add_argument("--images", help="File of MIMIC-IT's images.")
+    parser.add_argument("--split", help="Split of the data, where there are several.")
+    parser.add_argument("--output_dir", default="outputs/otter")
+    parser.add_argument("--lambda_patch", type=float, default=0.01, help="Weight of the feature consistency.")
+    parser.add_argument("--lambda_discrepancy", type=float, default=0.5, help="Weight of the output similarity.")
+    parser.add_argument("--lambda_entropy", type=float, default=0.1, help="Weight of the entropy hinge.")
+    parser.add_argument("--learning_rate", type=float, help="Defaults to 1e-5, with adapters to 2e-4.")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--lora", action="store_true", help="Train adapters on all attention but the vision tower's.")
+    parser.add_argument("--tiny", action="store_true", help="A small Otter and the built-in scenes, on a CPU.")
+    args = parser.parse_args()
+    if not args.tiny and (args.model is None or args.data is None):
+        parser.error("--model and --data are required, unless --tiny is given")
+    return args
+
+
+def load_data(args: argparse.Namespace) -> Dataset:
+    """Rows of `images`, `prompt` (`<image>User: ... GPT:<answer>`) and `completion` (up to `<|endofchunk|>`)."""
+    if args.images:
+        return load_ladd(args.data, args.images)
+    rows = make_scenes(2000, seed=0, style="finetune") if args.tiny else open_dataset(args.data, args.split)
+    if isinstance(rows[0]["prompt"], str):
+        return rows
+    return rows.map(
+        lambda prompt, completion: format_row("otter", completion[-1]["content"], question=prompt[-1]["content"]),
+        input_columns=["prompt", "completion"],
+        remove_columns=["prompt", "completion"],
+    )
+
+
+def tiny_otter() -> tuple[FlamingoForConditionalGeneration, FlamingoProcessor]:
+    """New resampler and gated blocks between the built-in captioner's vision tower and its language model."""
+    captioner, processor = load_base_model()
+    tokenizer = processor.tokenizer
+    tokenizer.add_tokens(NEW_TOKENS, special_tokens=True)
+    tokenizer.chat_template = None  # it is LLaVA's
+    captioner.resize_token_embeddings(len(tokenizer))
+    config = FlamingoConfig(
+        vision_config=captioner.config.vision_config,
+        text_config=captioner.config.text_config,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        num_latents=16,
+        num_perceiver_layers=2,
+        num_cross_attention_heads=4,
+        cross_attention_head_dim=28,
+    )
+    model = FlamingoForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(captioner.model.vision_tower.state_dict())
+    model.model.language_model.model.load_state_dict(captioner.model.language_model.state_dict())
+    model.model.language_model.lm_head.load_state_dict(captioner.lm_head.state_dict())
+    for block in model.model.gated_cross_attention.values():
+        # Training would open the gates from 0, but slowly
+        torch.nn.init.ones_(block.attn_gate)
+        torch.nn.init.ones_(block.ff_gate)
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|endofchunk|>")
+    return model, FlamingoProcessor(processor.image_processor, tokenizer)
+
+
+def freeze(model: FlamingoForConditionalGeneration) -> None:
+    """Leave to training what Otter trained: resampler, gated blocks, embeddings and, where it is untied, the head."""
+    model.requires_grad_(False)
+    model.model.perceiver.requires_grad_(True)
+    model.model.gated_cross_attention.requires_grad_(True)
+    model.get_input_embeddings().requires_grad_(True)
+    model.get_output_embeddings().requires_grad_(True)
+
+
+def main() -> None:
+    args = parse_args()
+    bf16 = torch.accelerator.is_available() and not args.tiny
+
+    # Model and data
+    if args.tiny:
+        torch.manual_seed(0)
+        model, processor = tiny_otter()
+    else:
+        # Weights that train stay in float32: bfloat16 rounds their small steps away
+        dtype = torch.bfloat16 if bf16 and args.lora else torch.float32
+        model = FlamingoForConditionalGeneration.from_pretrained(args.model, dtype=dtype)
+        processor = FlamingoProcessor.from_pretrained(args.model)
+    dataset = load_data(args).train_test_split(test_size=0.05, seed=0)
+
+    peft_config = None
+    if args.lora:
+        peft_config = LoraConfig(
+            r=16,
+            lora_alpha=32,
+            lora_dropout=0.05,
+            # The names that Otter's parts, MPT, LLaMA and OPT give to their projections
+            target_modules=r".*\.(perceiver|gated_cross_attention|language_model)\..*\."
+            r"(to_q|to_kv|to_out|Wqkv|q_proj|k_proj|v_proj|out_proj|o_proj)",
+            task_type="CAUSAL_LM",
+        )
+    else:
+        freeze(model)
+
+    # Training
+    learning_rate = args.learning_rate or (1e-3 if args.tiny else 2e-4 if peft_config else 1e-5)
+    training_args = CrossViewDefenseConfig(
+        lambda_patch=args.lambda_patch,
+        lambda_discrepancy=args.lambda_discrepancy,
+        lambda_entropy=args.lambda_entropy,
+        output_dir=args.output_dir,
+        max_length=None,
+        num_train_epochs=args.epochs,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.03,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=args.batch_size,
+        gradient_checkpointing=not args.tiny,
+        bf16=bf16,
+        use_cpu=args.tiny,
+        logging_steps=10,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        report_to="none",
+    )
+    trainer = CrossViewDefenseTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=dataset["train"],
+        eval_dataset=dataset["test"],
+        processing_class=processor,
+        peft_config=peft_config,
+    )
+    trainer.train()
+    trainer.save_model(args.output_dir)
+
+    # What the model says to one image that it was not trained on
+    row = dataset["test"][0]
+    captions = generate_captions(trainer.model, processor, [row], max_new_tokens=40, add_special_tokens=False)
+    print(f"{row['prompt']} {captions[0]}\nreference: {row['completion']}")
+
+
+if __name__ == "__main__":
+    main()

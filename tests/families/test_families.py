@@ -1,0 +1,95 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Every family of transformers that can be built small: what is measured is what docs/families.md says."""
+
+from pathlib import Path
+
+import pytest
+from family_checks import CHECKS, YES, check_loss, measure
+from family_models import OWN
+from family_processors import NEED_TORCHVISION, PROCESSED
+from family_table import DOCUMENT, ESSENTIAL, FAMILIES, measure_family, parse, unmeasured
+from transformers.utils import is_torchvision_available
+
+import cvreg_trainer.lm_head
+
+
+DOCUMENTED = parse(DOCUMENT.read_text())
+ASKED_FOR = """llava llava_next llava_onevision vipllava instructblip idefics idefics2 idefics3 smolvlm mllama qwen2_vl
+qwen2_5_vl qwen3_vl paligemma gemma3 internvl mistral3 aya_vision kosmos-2 git florence2""".split()
+ASKED_FOR += ["blip-2 (OPT)", "blip-2 (T5)", "llava (Pixtral tower)"]
+
+
+def kind(result: str) -> str:
+    """A result without the words of an error, which belong to versions."""
+    return ": ".join(result.split(": ")[: 2 if "itself" in result else 1])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_essentials_are_as_documented(name: str) -> None:
+    measured = measure_family(name, ESSENTIAL)
+    assert {check: kind(measured[check]) for check in ESSENTIAL} == {
+        check: kind(DOCUMENTED[name][check]) for check in ESSENTIAL
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_rest_is_as_documented(name: str) -> None:
+    checks = [check for check in CHECKS if check not in ESSENTIAL]
+    measured = measure_family(name, checks)
+    assert {check: kind(measured[check]) for check in checks} == {
+        check: kind(DOCUMENTED[name][check]) for check in checks
+    }
+
+
+def test_the_document_has_every_family_and_names_the_classes_it_leaves_out() -> None:
+    assert list(DOCUMENTED) == list(FAMILIES) and not set(OWN) & set(PROCESSED)
+    assert DOCUMENT.read_text().rstrip().endswith(", ".join(unmeasured()))
+    working = [name for name, results in DOCUMENTED.items() if results["loss and gradient"] == YES]
+    assert len(working) >= 50 and {name.replace("_(", " (").replace("l_t", "l t") for name in ASKED_FOR} <= set(
+        working
+    )
+
+
+@pytest.mark.parametrize("name", ["blip", "pi0"])
+def test_models_without_output_embeddings_are_refused_at_construction(name: str, tmp_path: Path) -> None:
+    result = measure(FAMILIES[name](), "same tokens", tmp_path)
+    assert "has no output embeddings (`get_output_embeddings()` returns None)" in result
+
+
+def test_logits_that_the_model_masks_are_refused() -> None:
+    result = measure_family("chameleon", ["loss and gradient"])["loss and gradient"]
+    assert result.startswith("refused: The logits of ChameleonForConditionalGeneration are neither a multiple")
+
+
+def test_a_missing_load_balancing_loss_is_refused(tmp_path: Path) -> None:
+    victim = FAMILIES["llama4"]()._replace(settings={})
+    result = measure(victim, "LoRA", tmp_path)
+    assert result.startswith("refused: Llama4ForConditionalGeneration does not return its load-balancing loss")
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="these processors need torchvision, which is not installed")
+@pytest.mark.parametrize("name", NEED_TORCHVISION)
+@pytest.mark.parametrize("check", ESSENTIAL)
+def test_processors_that_need_torchvision(name: str, check: str, tmp_path: Path) -> None:
+    assert measure(NEED_TORCHVISION[name](), check, tmp_path) == YES
+
+
+@pytest.mark.parametrize("mistake", ["layer", "image", "pooling"])
+def test_the_check_finds_mistakes(mistake: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    head = cvreg_trainer.lm_head
+    if mistake == "layer":
+        find = head.find_decoder_layer
+        monkeypatch.setattr(head, "find_decoder_layer", lambda model, layer: find(model, 0))
+    elif mistake == "image":
+        both = head._both_views
+        monkeypatch.setattr(
+            head,
+            "_both_views",
+            lambda inputs: both({**inputs, "perturbed_pixel_values": inputs["pixel_values"] * 0.9}),
+        )
+    else:
+        distance = head._feature_distance
+        monkeypatch.setattr(head, "_feature_distance", lambda states, mask, pooling: distance(states, mask, "last"))
+    with pytest.raises(AssertionError, match="not close"):
+        check_loss(FAMILIES["llava"](), tmp_path)
