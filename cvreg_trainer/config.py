@@ -175,8 +175,8 @@ def as_cross_view_config(args: TrainingArguments | None, model: Any) -> CrossVie
 
     Args:
         args ([`~transformers.TrainingArguments`], *optional*):
-            Arguments of any class; what they do not have keeps its default. With `None` the output folder is named after
-            the model.
+            Arguments of any class; what they do not have keeps its default. With `None` the output folder is named
+            after the model.
         model (`str` or [`~transformers.PreTrainedModel`]):
             The trainer's model.
 

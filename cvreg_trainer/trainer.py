@@ -255,8 +255,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
-        counts = self._window_counts
-        if num_items_in_batch is None or counts is None:
+        counts, is_step = self._window_counts, num_items_in_batch is not None
+        if not is_step or counts is None:
             # Called on its own, outside a training step: the batch is the global batch
             counts = _Counts(*self._count([inputs]).to(inputs["labels"].device))
         has_image = inputs.pop("has_image")
@@ -280,8 +280,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # A term without a weight is logged but takes no part: 0 times an infinity would
             if weight > 0:
                 loss = loss + scale * weight * term
-        sums = torch.stack([task_loss, *terms]).detach()
-        self._term_sums = sums if self._term_sums is None else self._term_sums + sums
+        if is_step:
+            sums = torch.stack([task_loss, *terms]).detach()
+            self._term_sums = sums if self._term_sums is None else self._term_sums + sums
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
