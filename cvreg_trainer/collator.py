@@ -120,10 +120,13 @@ class DataCollatorForCrossView:
                 'as {"input_ids": ..., "attention_mask": ..., "pixel_values": ..., "labels": ...}.'
             )
         batch = dict(batch)
-        if self.image_token_ids.numel() and isinstance(batch.get("labels"), torch.Tensor):
-            labels = batch["labels"]
-            batch["labels"] = labels.masked_fill(torch.isin(labels, self.image_token_ids), -100)
+        if isinstance(batch.get("labels"), torch.Tensor):
+            batch["labels"] = self.ignore_image_tokens(batch["labels"])
         return batch
+
+    def ignore_image_tokens(self, labels: torch.Tensor) -> torch.Tensor:
+        """Labels with -100 where a token stands for an image."""
+        return labels.masked_fill(torch.isin(labels, self.image_token_ids), -100)
 
     def _collate_both(self, rows: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The batch of the rows, and the visual values of the batch of their perturbed views."""

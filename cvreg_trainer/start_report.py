@@ -51,11 +51,13 @@ def start_report(trainer: CrossViewDefenseTrainer) -> str:
         lines.append(("defence", "none: the data has no images, so this trains as SFTTrainer does"))
     else:
         lines.append(("defence", "none: the three lambdas are 0, so this trains as SFTTrainer does"))
-    if "labels" in batch:
-        # The defence's collator takes image tokens out of whatever labels there are
-        excepted = ", image tokens excepted" if trainer.is_defended else ""
-        lines += [("one row", f"supervised tokens stand between >> and <<{excepted}")]
-        lines += [("", line) for line in _show_row(batch, trainer._tokenizer, trainer._is_encoder_decoder)]
+    if {"labels", "input_ids"} <= set(batch):
+        labels = batch["labels"][0]
+        if trainer.is_defended:
+            labels = trainer._cross_view_collator.ignore_image_tokens(labels)
+        lines += [("one row", "supervised tokens stand between >> and <<")]
+        shown = _show_row({**batch, "labels": labels[None]}, trainer._tokenizer, trainer._is_encoder_decoder)
+        lines += [("", line) for line in shown]
     return "\n".join(f"{name:>10}  {text}".rstrip() for name, text in lines)
 
 

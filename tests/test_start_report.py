@@ -42,9 +42,12 @@ def test_adapters(tmp_path: Path) -> None:
 
 
 def test_a_prompt_that_is_supervised_shows(tmp_path: Path) -> None:
+    # The first token is predicted by nothing; TRL supervises all others, the defence all but the image's
+    lambdas = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
+    text = report(tmp_path, dataset=vision_dataset(4, style="messages"), lambdas=lambdas)
+    assert text.splitlines()[-1].strip().startswith("user >>: <image> x9 describe")
     text = report(tmp_path, dataset=vision_dataset(4, style="messages"))
-    # The first token is predicted by nothing; all others, the image's among them, are supervised
-    assert text.splitlines()[-1].strip().startswith("user >>: <image> x9")
+    assert text.splitlines()[-1].strip().startswith("user >>:<<  <image> x9  >>describe")
 
 
 @pytest.mark.parametrize("lambdas", [{}, dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)])
