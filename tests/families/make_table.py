@@ -5,6 +5,7 @@ Measures families and writes docs/families.md: `python tests/families/make_table
 With names of families as arguments only these are measured; the rest stays as the document has it.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def main(names: list[str]) -> None:
         inputs[name] = build().inputs
         results[name] = known[name] if names and name not in names else measure_family(name, CHECKS)
         print(name, results[name], file=sys.stderr)
+        gc.collect()  # a trainer and its patched model hold on to each other
     DOCUMENT.parent.mkdir(exist_ok=True)
     DOCUMENT.write_text(render(results, inputs))
 

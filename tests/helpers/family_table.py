@@ -1,7 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """The table of families in the documentation: measured, written and read back."""
 
-import gc
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -49,8 +48,6 @@ def measure_family(name: str, checks: Collection[str]) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         for check in checks:
             results[check] = measure(victim, check, Path(folder))
-            # A trainer and its patched model hold on to each other
-            gc.collect()
             if results[check].startswith(f"{REFUSED}:"):
                 return dict.fromkeys(CHECKS, results[check])
     return results
