@@ -50,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Predict what is missing, then score; writes `predictions.*.jsonl` and `results.json`."""
+    import torch
     from accelerate import PartialState
     from rich.console import Console
 
@@ -61,7 +62,8 @@ def run(options: argparse.Namespace) -> None:
     for name in ("batch_size", "max_new_tokens", "num_beams"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
-    state = PartialState()
+    # Without `cpu`, processes without an accelerator would not find each other
+    state = PartialState(cpu=not torch.accelerator.is_available())
     dataset = open_dataset(options.data, options.split)
     if options.num_samples is not None:
         dataset = dataset.select(range(min(options.num_samples, len(dataset))))

@@ -2,6 +2,8 @@
 """`cvreg evaluate`: what it writes, that it resumes, loads adapters, and what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,25 @@ def test_bad_input_is_one_line(setup: Any, tmp_path: Path, capsys: pytest.Captur
     line = ["evaluate", "--model", str(folder / "model"), "--data", str(tmp_path / "bare")]
     assert main([*line, "--output_dir", str(tmp_path / "c")]) == 2
     assert "row 0 of --data" in capsys.readouterr().err
+
+
+def test_two_processes_share_the_images(setup: Any, tmp_path: Path) -> None:
+    folder, _, _ = setup
+    assert evaluate(folder, tmp_path / "alone") == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [
+        "-m",
+        "cvreg_trainer.cli",
+        "evaluate",
+        "--model",
+        str(folder / "model"),
+        "--data",
+        str(folder / "data"),
+    ]
+    command += ["--output_dir", str(tmp_path / "shared"), "--batch_size", "2", "--max_new_tokens", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr[-3000:]
+    shares = [len((tmp_path / "shared" / f"predictions.{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
+    assert shares == [4, 3]
+    alone, shared = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("alone", "shared"))
+    assert alone["scores"] == shared["scores"]
