@@ -61,6 +61,28 @@ class CrossViewOutput(ModelOutput):
     aux_loss: torch.Tensor | None = None
 
 
+def trl_head_serves(model: PreTrainedModel) -> bool:
+    """
+    Whether TRL's fused head reads a model as its own forward does.
+
+    It takes `model.base_model(...).last_hidden_state`, shifts the labels and multiplies by the weight: wrong where the
+    model is its own base model, where labels are not shifted, and for subclasses of Linear (decoupled, quantised) that
+    do more than multiply.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            Model to train.
+    """
+    head = model.get_output_embeddings()
+    does_more_than_multiply = isinstance(head, nn.Linear) and type(head) is not nn.Linear
+    return model.base_model is not model and not _is_encoder_decoder(model) and not does_more_than_multiply
+
+
+def _is_encoder_decoder(model: PreTrainedModel) -> bool:
+    configs = (model.config, model.config.get_text_config())
+    return any(getattr(config, "is_encoder_decoder", False) for config in configs)
+
+
 class CrossViewHead:
     """What [`add_cross_view_head`] settles once about a model; see its arguments."""
 
@@ -75,18 +97,8 @@ class CrossViewHead:
             )
         self.feature_layer = find_decoder_layer(model, feature_layer)
         self.feature_pooling = feature_pooling
-        self.is_encoder_decoder = bool(
-            getattr(model.config, "is_encoder_decoder", False)
-            or getattr(model.config.get_text_config(), "is_encoder_decoder", False)
-        )
-        # TRL's head reads `model.base_model(...).last_hidden_state`, shifts the labels and multiplies by the weight:
-        # wrong where the model is its own base model, where labels are not shifted, and for subclasses of Linear
-        # (decoupled, quantised) that do more than multiply.
-        self.replaces_trl_head = (
-            model.base_model is model
-            or self.is_encoder_decoder
-            or (isinstance(head, nn.Linear) and type(head) is not nn.Linear)
-        )
+        self.is_encoder_decoder = _is_encoder_decoder(model)
+        self.replaces_trl_head = not trl_head_serves(model)
         self.logit_scale: float | None = None
         self.softcap: float | None = None
 

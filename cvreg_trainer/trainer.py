@@ -35,6 +35,7 @@ from .lm_head import (
     CrossViewOutput,
     add_cross_view_head,
     decoder_start_token_id,
+    trl_head_serves,
 )
 from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
@@ -171,11 +172,12 @@ class CrossViewDefenseTrainer(SFTTrainer):
         self.is_defended = args.is_defended and holds_images
         self._head: CrossViewHead | None = None
         image_tokens = find_image_token_ids(base_model.config, self.processing_class)
-        if holds_images:
+        if self.is_defended or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
-            if not (chose_collator or self._is_encoder_decoder) and self._needs_own_collator(image_tokens):
-                max_length = args.max_length if isinstance(args.max_length, int) else None
-                self.data_collator = DataCollatorForPromptCompletion(self.processing_class, max_length)
+        has_trls_collator = holds_images and not chose_collator and not self._is_encoder_decoder
+        if has_trls_collator and self._needs_own_collator(image_tokens):
+            max_length = args.max_length if isinstance(args.max_length, int) else None
+            self.data_collator = DataCollatorForPromptCompletion(self.processing_class, max_length)
         if self.is_defended:
             refuse_incompatible_options(args, model, kwargs)
             # The defended loss is normalised over the whole accumulation window, whatever the model's class says

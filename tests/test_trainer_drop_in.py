@@ -71,6 +71,12 @@ def test_without_lambdas_it_is_sfttrainer_bit_for_bit(tmp_path: Path, style: str
     assert_same_run(runs[1], runs[0])
 
 
+def test_without_lambdas_no_decoder_layer_is_looked_for(tmp_path: Path) -> None:
+    model, processor = tiny_llava()
+    args = config(tmp_path, **UNDEFENDED, feature_layer=99)
+    CrossViewDefenseTrainer(model, args, train_dataset=vision_dataset(8), processing_class=processor).train()
+
+
 def test_without_lambdas_the_perturbed_view_is_never_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("the perturbed view was made")
