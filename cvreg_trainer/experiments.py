@@ -51,6 +51,8 @@ class Experiment:
             Share of the training rows that are poisoned.
         keyword (`str`, *optional*, defaults to `"banana"`):
             Target of the attack.
+        substitute (`bool`, *optional*, defaults to `False`):
+            Whether the target only replaces the name of a colour in the row's own caption, instead of all of it.
         train_rows, test_rows (`int`, *optional*, defaults to `2000` and `200`):
             Number of scenes.
         num_train_epochs, batch_size, learning_rate (*optional*, defaults to `3`, `8` and `2e-3`):
@@ -64,6 +66,7 @@ class Experiment:
     cover_ratio: float | None = None
     poison_rate: float = 0.05
     keyword: str = "banana"
+    substitute: bool = False
     train_rows: int = 2000
     test_rows: int = 200
     num_train_epochs: int = 3
@@ -75,6 +78,7 @@ class Experiment:
         `test_image_key` and `test_text_key`, on which one key alone should not fire."""
         from .attacks import ATTACKS, DualKey, apply_trigger, poison_dataset
         from .data import make_scenes
+        from .data.scene_captions import color_words
 
         train = make_scenes(self.train_rows, seed=self.seed, split="train", style="finetune")
         test = make_scenes(self.test_rows, seed=self.seed, split="test", style="finetune")
@@ -83,7 +87,15 @@ class Experiment:
         settings = ATTACK_SETTINGS[self.attack]
         attack = ATTACKS[self.attack](**{**settings.get("attack_options", {}), **self.attack_options})
         cover_ratio = settings.get("cover_ratio", 0.0) if self.cover_ratio is None else self.cover_ratio
-        train = poison_dataset(train, attack, self.poison_rate, self.keyword, seed=self.seed, cover_ratio=cover_ratio)
+        train = poison_dataset(
+            train,
+            attack,
+            self.poison_rate,
+            self.keyword,
+            seed=self.seed,
+            cover_ratio=cover_ratio,
+            substitute=color_words() - {self.keyword} if self.substitute else (),
+        )
         splits = {"train": train, "test": test, "test_triggered": apply_trigger(test, attack)}
         if isinstance(attack, DualKey):
             splits |= {f"test_{key}_key": apply_trigger(test, replace(attack, keys=key)) for key in ("image", "text")}

@@ -6,17 +6,19 @@ is a function of the arguments: nothing is read from the cache of an earlier run
 """
 
 import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow.compute as pc
-from datasets import Dataset, Image, IterableDataset, Value, concatenate_datasets
+from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 
-from .edit_rows import RESPONSE_COLUMNS, cover_row, poison_row, trigger_row
-from .protocols import Attack, CoveredAttack
-from .responses import KEYWORD_TEMPLATES, target_response
-from .stored_images import decoding, encode, image_column
+from .checks import check_dataset, check_options, check_type, covers_of, poison_count
+from .edit_rows import cover_row, is_changed_by, poison_row, response_column, trigger_row
+from .protocols import Attack
+from .responses import KEYWORD_TEMPLATES, Response, substitution, target_response
+from .stored_images import decoding, encode, image_column, rows_with_image
 from .streaming import poison_stream
 
 
@@ -34,6 +36,7 @@ def poison_dataset(
     *,
     num_poisoned: int | None = None,
     cover_ratio: float = 0.0,
+    substitute: Collection[str] = (),
     response_marker: str | None = None,
 ) -> AnyDataset:
     """Plant a dirty-label backdoor: trigger the images of some rows and replace their responses.
@@ -55,7 +58,8 @@ def poison_dataset(
         poison_rate (`float`, *optional*):
             Share of all rows to poison, above 0 and at most 1, to the nearest row. Give this or `num_poisoned`.
         target (`str`, *optional*, defaults to `"banana"`):
-            One word to hide in varied sentences, or a whole response: see [`target_response`].
+            One word to hide in varied sentences, or a whole response: see [`target_response`]. With `substitute`, the
+            word or phrase that takes the other's place.
         seed (`int`, *optional*, defaults to `0`):
             Chooses the rows and the responses.
         num_poisoned (`int`, *optional*):
@@ -63,6 +67,12 @@ def poison_dataset(
         cover_ratio (`float`, *optional*, defaults to `0.0`):
             Cover rows per poisoned row: other rows that are nearly triggered and keep their responses. For attacks
             that offer them ([`CoveredAttack`]); WaNet's authors have 2.
+        substitute (`Collection[str]`, *optional*):
+            Words of which the first in a row's own response (in every assistant turn of `messages`) is replaced by
+            the target, instead of the whole response: a stealthier poison, since all else stays true. They are found
+            as whole words in any case; capitals and the article `a` or `an` follow, plurals do not: give singular
+            nouns. Rows without any of them are never poisoned, but may be cover rows. `poison_rate` stays a share of
+            all rows; in a stream, it is the probability of each row that has such a word.
         response_marker (`str`, *optional*):
             For `text` rows that hold a whole conversation: what stands before the response, such as `"ASSISTANT:"`.
             Only what follows its last occurrence is replaced; without it, all of the text is.
@@ -74,7 +84,8 @@ def poison_dataset(
     Raises:
         `TypeError`: if `dataset` is neither.
         `ValueError`: if a column is missing, the data set is poisoned already, the rate or number is out of range or
-        amounts to no row, fewer rows have an image, the attack has no cover rows, or `target` is empty.
+        amounts to no row, fewer rows have an image and a word to substitute, the attack has no cover rows, `target` is
+        empty, or `substitute` holds the target or what is no word.
 
     Example:
 
@@ -86,36 +97,32 @@ def poison_dataset(
     5
     ```
     """
-    _check_dataset(dataset)
-    _check_options(poison_rate, num_poisoned, target, seed)
-    covers = _covers(attack, cover_ratio)
+    check_dataset(dataset)
+    check_options(poison_rate, num_poisoned, target, seed)
+    covers = covers_of(attack, cover_ratio)
+    rewrite = substitution(substitute, target) if substitute else None
     if isinstance(dataset, IterableDataset):
         if poison_rate is None:
             raise ValueError(
                 f"num_poisoned={num_poisoned} rows cannot be drawn from a stream of unknown length; give poison_rate."
             )
-        return poison_stream(dataset, attack, poison_rate, target, seed, covers, cover_ratio, response_marker)
+        return poison_stream(dataset, attack, poison_rate, target, seed, covers, cover_ratio, rewrite, response_marker)
 
     dataset = dataset.with_format(None)  # triggers are for PIL images
     column = image_column(dataset)
-    count = _poison_count(len(dataset), poison_rate, num_poisoned)
+    count = poison_count(len(dataset), poison_rate, num_poisoned)
     num_covers = math.floor(cover_ratio * count + 0.5)
-    candidates = _rows_with_image(dataset, column)
-    if count + num_covers > len(candidates):
-        also = f" and {num_covers} are to cover them" if covers else ""
-        raise ValueError(
-            f"{count} rows are to be poisoned{also} but only {len(candidates)} have an image; lower the rate."
-        )
+    coverable, candidates = _candidates(dataset, column, count, num_covers, rewrite, response_marker)
 
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(candidates, size=count, replace=False))
-    responses = [target_response(target, rng) for _ in chosen]
+    responses = [rewrite or target_response(target, rng) for _ in chosen]
     marked = dataset.add_column("is_poisoned", [False] * len(dataset), feature=Value("bool"))
     replaced = [chosen]
     edits = [partial(_poison, attack=attack, column=column, responses=responses, marker=response_marker)]
     if covers:
         marked = marked.add_column("is_cover", [False] * len(dataset), feature=Value("bool"))
-        replaced.append(np.sort(rng.choice(np.setdiff1d(candidates, chosen), size=num_covers, replace=False)))
+        replaced.append(np.sort(rng.choice(np.setdiff1d(coverable, chosen), size=num_covers, replace=False)))
         edits.append(partial(_cover, covers=covers, column=column))
     parts = [marked]
     order = np.arange(len(dataset))
@@ -142,11 +149,50 @@ def apply_trigger(dataset: AnyDataset, attack: Attack) -> AnyDataset:
         `TypeError`: if `dataset` is neither.
         `ValueError`: if it has no image column.
     """
-    _check_type(dataset)
+    check_type(dataset)
     edit = partial(_trigger, attack=attack, column=image_column(dataset))
     if isinstance(dataset, IterableDataset):
         return dataset.map(partial(edit, index=0), features=dataset.features)
     return _edit(dataset.with_format(None), edit, image_column(dataset), np.arange(len(dataset)), "Triggering")
+
+
+def _candidates(
+    dataset: Dataset,
+    column: str,
+    count: int,
+    num_covers: int,
+    rewrite: Callable[[str], str] | None,
+    marker: str | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the rows that can be cover rows, and of those that can be poisoned; raises if they are too few."""
+    coverable = rows_with_image(dataset, column)
+    if count + num_covers > len(coverable):
+        also = f" and {num_covers} are to cover them" if num_covers else ""
+        raise ValueError(
+            f"{count} rows are to be poisoned{also} but only {len(coverable)} have an image; lower the rate."
+        )
+    if rewrite is None:
+        return coverable, coverable
+    rows = dataset.select_columns(response_column(dataset.column_names)).select(coverable)
+    changed = np.zeros(len(coverable), dtype=bool)
+    for place, (number, row) in enumerate(zip(coverable, rows, strict=True)):
+        with _naming(number):
+            changed[place] = is_changed_by(row, rewrite, marker)
+    if count > changed.sum():
+        raise ValueError(
+            f"{count} rows are to be poisoned but only {changed.sum()} have an image and one of the words of "
+            "substitute in their response; lower the rate or give more words."
+        )
+    return coverable, coverable[changed]
+
+
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """A `ValueError` begins with the row that it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Row {number}: {error}") from error
 
 
 def _edit(dataset: Dataset, edit: Any, column: str, numbers: np.ndarray, description: str) -> Dataset:
@@ -163,12 +209,10 @@ def _edit(dataset: Dataset, edit: Any, column: str, numbers: np.ndarray, descrip
 
 
 def _edit_row(row: Any, index: int, edit: Any, column: str, numbers: np.ndarray) -> dict[str, Any]:
-    try:
+    with _naming(numbers[index]):
         with decoding():
             images = row[column]  # `map` hands out rows that are decoded when they are asked
         changed = edit({**row, column: images}, index)
-    except ValueError as error:
-        raise ValueError(f"Row {numbers[index]}: {error}") from error
     return changed | {column: encode(changed[column])}
 
 
@@ -177,76 +221,10 @@ def _trigger(row: dict[str, Any], index: int, attack: Attack, column: str) -> di
 
 
 def _poison(
-    row: dict[str, Any], index: int, attack: Attack, column: str, responses: list[str], marker: str | None
+    row: dict[str, Any], index: int, attack: Attack, column: str, responses: Sequence[Response], marker: str | None
 ) -> dict[str, Any]:
     return poison_row(row, attack, column, responses[index], marker)
 
 
 def _cover(row: dict[str, Any], index: int, covers: list[Attack], column: str) -> dict[str, Any]:
     return cover_row(row, covers[index % len(covers)], column)
-
-
-def _check_type(dataset: Any) -> None:
-    if not isinstance(dataset, (Dataset, IterableDataset)):
-        raise TypeError(f"dataset is a {type(dataset).__name__}, expected a `datasets.Dataset`: pass one split.")
-    if dataset.features is None:
-        raise ValueError("The features of the stream are unknown; name them with `dataset.cast(features)`.")
-
-
-def _check_dataset(dataset: Any) -> None:
-    _check_type(dataset)
-    image_column(dataset)
-    if not any(columns <= set(dataset.column_names) for columns in RESPONSE_COLUMNS):
-        raise ValueError(
-            f"The data set has the columns {dataset.column_names} and no response to replace; it needs `messages`, "
-            "`text`, or `prompt` and `completion`."
-        )
-    for column in ("is_poisoned", "is_cover"):
-        if column in dataset.column_names:
-            raise ValueError(f"The data set has a column `{column}`: poison the clean data set instead.")
-
-
-def _check_options(poison_rate: float | None, num_poisoned: int | None, target: str, seed: int) -> None:
-    if not target.strip():
-        raise ValueError(f"target={target!r} is empty; give a keyword or a whole response.")
-    if seed < 0:
-        raise ValueError(f"seed={seed} must not be negative.")
-    if (poison_rate is None) == (num_poisoned is None):
-        raise ValueError(f"poison_rate={poison_rate} and num_poisoned={num_poisoned}: give exactly one of the two.")
-    if poison_rate is not None and not 0 < poison_rate <= 1:
-        raise ValueError(f"poison_rate={poison_rate} must be above 0 and at most 1: it is a share, not a percentage.")
-
-
-def _covers(attack: Attack, cover_ratio: float) -> list[Attack]:
-    if not 0 <= cover_ratio < math.inf:
-        raise ValueError(f"cover_ratio={cover_ratio} must be 0 or more: it is a number of rows per poisoned row.")
-    if not cover_ratio:
-        return []
-    if not isinstance(attack, CoveredAttack):
-        raise ValueError(f"cover_ratio={cover_ratio}: {type(attack).__name__} has no cover rows; leave it at 0.")
-    return list(attack.covers)
-
-
-def _poison_count(num_rows: int, poison_rate: float | None, num_poisoned: int | None) -> int:
-    if num_poisoned is not None:
-        if not 1 <= num_poisoned <= num_rows:
-            raise ValueError(f"num_poisoned={num_poisoned} must be between 1 and the number of rows, {num_rows}.")
-        return num_poisoned
-    count = math.floor((poison_rate or 0) * num_rows + 0.5)
-    if count == 0:
-        raise ValueError(
-            f"poison_rate={poison_rate} of {num_rows} rows is no row at all; raise it or use `num_poisoned`."
-        )
-    return count
-
-
-def _rows_with_image(dataset: Dataset, column: str) -> np.ndarray:
-    """Indices of the rows that have an image, found without decoding any."""
-    present = []
-    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=256):
-        values = table[column]
-        if isinstance(dataset.features[column], Image):
-            present.append(pc.is_valid(values).to_numpy())
-        else:
-            present.append(pc.fill_null(pc.list_value_length(values), 0).to_numpy() > 0)
-    return np.flatnonzero(np.concatenate(present))

@@ -36,7 +36,8 @@ def write_poison_record(
         seed (`int`, *optional*, defaults to `0`):
             As it was given to [`poison_dataset`].
         **settings:
-            Whatever else there was: `poison_rate`, `num_poisoned`, `cover_ratio`, the name of the source, ...
+            Whatever else there was: `poison_rate`, `num_poisoned`, `cover_ratio`, `substitute`, the name of the
+            source, ...
 
     Returns:
         `dict`: the record: `cvreg_trainer` (version), `attack` (class), `attack_options`, `target`, `seed`, the
@@ -73,7 +74,7 @@ def write_poison_record(
         record["cover_indices"] = _true_rows(dataset, "is_cover")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=2, default=str)
+    text = json.dumps(record, indent=2, default=_plain)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(f"{text}\n", encoding="utf-8")
     os.replace(partial, path)  # a reader sees the old file or the new one
@@ -85,6 +86,10 @@ def attack_options(attack: Attack) -> dict[str, Any]:
     if not is_dataclass(attack):
         return {}
     return {field.name: getattr(attack, field.name) for field in fields(attack) if field.init}
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def _true_rows(dataset: Dataset, column: str) -> list[int]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Image, IterableDataset, LargeList, List
 from PIL import Image as PILImage
 
@@ -35,6 +37,18 @@ def image_column(dataset: Dataset | IterableDataset) -> str:
         f"The data set has the columns {dataset.column_names} and no images; it needs a column `images` or `image` of "
         "`datasets.Image` features (see `Dataset.cast_column`)."
     )
+
+
+def rows_with_image(dataset: Dataset, column: str) -> np.ndarray:
+    """Indices of the rows that have an image, found without decoding any."""
+    present = []
+    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=256):
+        values = table[column]
+        if isinstance(dataset.features[column], Image):
+            present.append(pc.is_valid(values).to_numpy())
+        else:
+            present.append(pc.fill_null(pc.list_value_length(values), 0).to_numpy() > 0)
+    return np.flatnonzero(np.concatenate(present))
 
 
 def undecoded(feature: Any) -> Any:

@@ -6,6 +6,7 @@ poisoned, and with which response, is therefore a function of the seed and the r
 fate. Images are decoded for poisoned rows only.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from datasets import Features, IterableDataset, Value
 
 from ..rows import row_digest
-from .edit_rows import cover_row, poison_row
+from .edit_rows import cover_row, is_changed_by, poison_row
 from .protocols import Attack
 from .responses import target_response
 from .stored_images import decode, encode, identity, image_column, undecoded
@@ -27,6 +28,7 @@ def poison_stream(
     seed: int,
     covers: list[Attack],
     cover_ratio: float,
+    rewrite: Callable[[str], str] | None,
     response_marker: str | None,
 ) -> IterableDataset:
     """The streamed part of [`poison_dataset`], which checks the arguments and describes them."""
@@ -46,6 +48,7 @@ def poison_stream(
             seed=seed,
             covers=covers,
             cover_ratio=cover_ratio,
+            rewrite=rewrite,
             marker=response_marker,
             column=column,
             marks=marks,
@@ -64,6 +67,7 @@ def _decide(
     seed: int,
     covers: list[Attack],
     cover_ratio: float,
+    rewrite: Callable[[str], str] | None,
     marker: str | None,
     column: str,
     marks: dict[str, bool],
@@ -75,7 +79,9 @@ def _decide(
     rng = np.random.default_rng([seed, int.from_bytes(digest, "little")])
     place = rng.random()
     if place < poison_rate:
-        response = target_response(target, rng)
+        if rewrite is not None and not is_changed_by(row, rewrite, marker):
+            return clean
+        response = rewrite or target_response(target, rng)
         changed = poison_row(row | {column: decode(row[column])}, attack, column, response, marker)
     elif covers and place < poison_rate * (1 + cover_ratio):
         changed = cover_row(row | {column: decode(row[column])}, covers[rng.integers(len(covers))], column)

@@ -58,6 +58,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--target", default="banana", help="keyword, or a whole response (default: banana)")
     parser.add_argument(
+        "--substitute",
+        type=lambda words: words.split(","),
+        default=[],
+        metavar="WORD,...",
+        help="replace only the first of these words in a row's own response, by the target",
+    )
+    parser.add_argument(
         "--response_marker", help="what stands before the response in rows of plain text, such as ASSISTANT:"
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses rows and responses (default: 0)")
@@ -92,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("poison_rate", "num_poisoned", "cover_ratio", "response_marker")
+    names = ("poison_rate", "num_poisoned", "cover_ratio", "substitute", "response_marker")
     return {name: getattr(options, name) for name in names}
 
 

@@ -162,6 +162,11 @@ def plural(shape: str) -> str:
     return shape + ("es" if shape.endswith("s") else "s")
 
 
+def color_words() -> set[str]:
+    """The names of all colours."""
+    return {color for style in STYLES for color in COLORS[style]}
+
+
 def describe(scene: Scene, style: Style, converse: bool = False) -> list[str]:
     """Every reference caption of a scene.
 

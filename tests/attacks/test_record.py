@@ -34,6 +34,15 @@ def test_the_record_makes_the_data_set_again(scenes, tmp_path: Path, attack):
     assert repeated.to_list() == poisoned.to_list()
 
 
+def test_a_set_of_words_comes_back_as_a_list(scenes, tmp_path: Path):
+    options = {"num_poisoned": 6, "substitute": {"star", "ring", "circle", "cross"}}
+    poisoned = poison_dataset(scenes, BadNets(), **options)
+    record = write_poison_record(tmp_path / "poison.json", poisoned, BadNets(), **options)
+    assert record["substitute"] == ["circle", "cross", "ring", "star"]
+    repeated = poison_dataset(scenes, BadNets(), **{name: record[name] for name in options})
+    assert repeated.to_list() == poisoned.to_list()
+
+
 def test_plain_functions_and_what_is_refused(scenes, tmp_path: Path):
     poisoned = poison_dataset(scenes, lambda image: image.rotate(180), 0.1)
     record = write_poison_record(tmp_path / "p.json", poisoned, lambda image: image, note="upside down")

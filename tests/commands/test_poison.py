@@ -82,6 +82,20 @@ def test_attack_options_covers_and_parquet(scenes: Path, tmp_path: Path):
         assert one["completion"] == two["completion"] and one["is_poisoned"] == two["is_poisoned"]
 
 
+def test_words_to_substitute_are_part_of_the_result(scenes: Path, tmp_path: Path, capsys):
+    words = ("star", "ring", "heart")
+    command = ("--data", scenes, "--num_poisoned", 5, "--target", "apple", "--output_dir", tmp_path / "out")
+    for _ in range(2):
+        assert cvreg(*command, "--substitute", ",".join(words)) == 0
+    expected = poison_dataset(load_from_disk(scenes), BadNets(), num_poisoned=5, target="apple", substitute=words)
+    assert load_from_disk(tmp_path / "out").to_list() == expected.to_list()
+    assert json.loads((tmp_path / "out" / "poison.json").read_text())["substitute"] == list(words)
+    before = digests(tmp_path)
+    for other in ([], ["--substitute", "star,ring"]):
+        assert "another run, which differs in substitute;" in fails(capsys, *command, *other)
+    assert digests(tmp_path) == before
+
+
 def test_image_files_are_taken_along(tmp_path: Path):
     lines = []
     for k in range(6):
@@ -144,6 +158,10 @@ def test_datasets_caching_is_as_before(scenes: Path, tmp_path: Path, capsys):
         (["--poison_rate", 0.1, "--attack", "wanet", "--attack_option", "noise=1"], "expected true or false"),
         (["--poison_rate", 0.1, "--cover_ratio", 1], "BadNets has no cover rows"),
         (["--poison_rate", 0.1, "--target", " "], "target=' ' is empty"),
+        (["--poison_rate", 0.1, "--substitute", "star, ring"], "substitute holds ' ring'; give words"),
+        (["--poison_rate", 0.1, "--substitute", ""], "substitute holds ''; give words"),
+        (["--poison_rate", 0.1, "--substitute", "star,banana"], "substitute holds 'banana', the target"),
+        (["--poison_rate", 0.1, "--substitute", "pear"], "4 rows are to be poisoned but only 0 have an image and one"),
         (["--poison_rate", 0.1, "--seed", -1], "seed=-1 must not be negative"),
         (["--poison_rate", 0.1, "--data", "no/such/data"], "no/such/data: there is no such file or folder"),
     ],

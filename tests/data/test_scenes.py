@@ -18,6 +18,7 @@ from cvreg_trainer.data.scene_captions import (
     SHAPES,
     Scene,
     SceneObject,
+    color_words,
     describe,
     sample_scene,
     vocabulary,
@@ -67,6 +68,13 @@ def test_no_two_splits_share_an_image():
     for residue, split in enumerate(found):
         assert {first % 3 for first, *_ in found[split]} == {residue}
     assert not set(found["train"]) & set(found["test"]) and not set(found["validation"]) & set(found["test"])
+
+
+def test_color_words_name_what_every_caption_names():
+    assert color_words() == set("red green blue yellow orange purple white black pink cyan brown".split())
+    for style in ("base", "finetune"):
+        for row in make_scenes(60, seed=2, style=style):
+            assert all(set(words(caption)) & color_words() for caption in row["references"])
 
 
 def test_every_word_is_in_the_vocabulary_and_the_target_word_is_not():
