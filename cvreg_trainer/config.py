@@ -15,6 +15,8 @@ from .perturbations import OPERATIONS
 
 
 FEATURE_POOLINGS = ("mean", "last")
+SCREENINGS = ("off", "drop")
+LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
 
 
 @dataclass
@@ -22,7 +24,8 @@ class CrossViewDefenseConfig(SFTConfig):
     r"""
     Configuration class for the [`CrossViewDefenseTrainer`].
 
-    It has all parameters of [`~trl.SFTConfig`] and those below. With the three lambdas at 0 the trainer is SFTTrainer.
+    It has all parameters of [`~trl.SFTConfig`] and those below. With the three lambdas at 0 and screening off the
+    trainer is SFTTrainer. What the evidence says one should run is [`CrossViewDefenseConfig.recommended`].
 
     Parameters:
         lambda_patch (`float`, *optional*, defaults to `0.01`):
@@ -49,6 +52,13 @@ class CrossViewDefenseConfig(SFTConfig):
             Largest area of the perturbed rectangle, as a share of the image.
         patch_operations (`list[str]`, *optional*, defaults to `["mask", "noise", "shuffle"]`):
             What may happen to the rectangle; one is drawn for each image.
+        screening (`str`, *optional*, defaults to `"off"`):
+            What to do about rows that a backdoor may hide in: `"drop"` trains on all rows for a warm-up, looks at how
+            the model sees each row's response, and goes on without the suspicious rows. `"off"` trains on all.
+        screening_epochs (`float`, *optional*):
+            Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a sixth of the training.
+        screening_cap (`float`, *optional*, defaults to `0.3`):
+            Largest share of the rows that screening may leave out. Reaching it is a warning.
 
     > [!NOTE]
     > `max_length` defaults to `"auto"` instead of `1024`: no truncation for data with images, whose image tokens it
@@ -106,6 +116,22 @@ class CrossViewDefenseConfig(SFTConfig):
         default_factory=lambda: list(OPERATIONS),
         metadata={"help": "What may happen to the rectangle: any of mask, noise, shuffle. One is drawn per image."},
     )
+    screening: str = field(
+        default="off",
+        metadata={
+            "help": "What to do about rows that a backdoor may hide in: 'drop' leaves them out after a warm-up, 'off' "
+            "trains on all rows.",
+            "choices": list(SCREENINGS),
+        },
+    )
+    screening_epochs: float | None = field(
+        default=None,
+        metadata={"help": "Epochs that the warm-up before the screening takes. Defaults to a sixth of the training."},
+    )
+    screening_cap: float = field(
+        default=0.3,
+        metadata={"help": "Largest share of the rows that screening may leave out."},
+    )
     max_length: int | str | None = field(  # type: ignore[assignment]
         default="auto",
         metadata={
@@ -121,7 +147,7 @@ class CrossViewDefenseConfig(SFTConfig):
         if self.max_length != "auto" and not (self.max_length is None or _is_int(self.max_length)):
             raise ValueError(f"`max_length` must be an integer, None or 'auto', got {self.max_length!r}.")
         super().__post_init__()
-        for name in ("lambda_patch", "lambda_discrepancy", "lambda_entropy"):
+        for name in LAMBDAS:
             self._check(name, lambda value: value >= 0, "0 (which leaves the term out) or more")
         self._check("entropy_threshold", lambda value: value >= 0, "0 or more, in nats")
         self._check("lambda_warmup_steps", lambda value: value >= 0, "0, a share below 1, or a number of steps")
@@ -141,6 +167,31 @@ class CrossViewDefenseConfig(SFTConfig):
                 f"`feature_pooling` must be one of {', '.join(FEATURE_POOLINGS)}, got {self.feature_pooling!r}."
             )
         self._check_operations()
+        self._check_screening()
+
+    @classmethod
+    def recommended(cls, output_dir: str | None = None, **options: Any) -> CrossViewDefenseConfig:
+        """
+        What the measurements say one should run: screening, and the paper's three terms off.
+
+        Args:
+            output_dir (`str`, *optional*):
+                As everywhere.
+            **options:
+                Any parameter of the configuration; those of the defence, too.
+
+        Example:
+
+        ```python
+        >>> args = CrossViewDefenseConfig.recommended("out", learning_rate=2e-5)
+        ```
+        """
+        return cls(output_dir, **{**dict.fromkeys(LAMBDAS, 0.0), "screening": "drop", **options})
+
+    @property
+    def is_screened(self) -> bool:
+        """Whether suspicious rows are left out."""
+        return self.screening != "off"
 
     @property
     def is_defended(self) -> bool:
@@ -158,6 +209,18 @@ class CrossViewDefenseConfig(SFTConfig):
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or not holds(value):
             raise ValueError(f"`{name}` must be {remedy}, got {value!r}.")
+
+    def _check_screening(self) -> None:
+        if self.screening not in SCREENINGS:
+            raise ValueError(f"`screening` must be one of {', '.join(SCREENINGS)}, got {self.screening!r}.")
+        if self.screening_epochs is not None:
+            self._check("screening_epochs", lambda value: value > 0, "a number of epochs above 0, or None")
+            if self.max_steps <= 0 and self.screening_epochs >= self.num_train_epochs and self.is_screened:
+                raise ValueError(
+                    f"`screening_epochs` ({self.screening_epochs}) leaves nothing of the training "
+                    f"(`num_train_epochs={self.num_train_epochs}`) for the screened rows. Lower it."
+                )
+        self._check("screening_cap", lambda value: 0 < value <= 1, "a share of the rows, above 0 and at most 1")
 
     def _check_operations(self) -> None:
         if isinstance(self.patch_operations, str):

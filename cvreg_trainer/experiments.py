@@ -170,6 +170,7 @@ class Experiment:
             logging_steps=0.25,
             save_strategy="no",
             report_to="none",
+            per_device_eval_batch_size=50,
             use_cpu=True,
             bf16=False,
             gradient_checkpointing=False,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from .checkpoints import load_renamed_weights
@@ -42,6 +44,7 @@ from .models import flamingo  # noqa: F401  registers Flamingo with the Auto cla
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
 from .rows import find_images
+from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback
 from .training_data import adapt_dataset, find_image_token_ids, first_rows, has_images, is_torch_dataset
 
@@ -186,6 +189,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             self._cross_view_collator = DataCollatorForCrossView(
                 self.data_collator, perturbation, args.seed, image_tokens
             )
+        self._screen = TrainingScreen(self) if args.is_screened else None
         self._head_is_checked = False
         self._window_counts: _Counts | None = None
         self._term_sums: torch.Tensor | None = None
@@ -201,9 +205,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return not trl_collates(self.data_collator, rows[0], image_token_ids)
 
     def get_train_dataloader(self) -> Any:
-        if not self.is_defended:
-            return super().get_train_dataloader()
-        inner, self.data_collator = self.data_collator, self._cross_view_collator
+        collator = self._cross_view_collator if self.is_defended else self.data_collator
+        if self._screen is not None:
+            collator = self._screen.wrap(collator)
+        inner, self.data_collator = self.data_collator, collator
         try:
             return super().get_train_dataloader()
         finally:
@@ -222,11 +227,24 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if not self._load_renamed_weights(self.state.best_model_checkpoint):
             super()._load_best_model()
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self._screen is not None and checkpoint is not None:
+            self._screen.load(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self._screen is not None and self.args.should_save:
+            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self._screen.save(Path(self._get_output_dir(trial=trial)) / folder)
+
     def _load_renamed_weights(self, folder: str | None) -> bool:
         is_plain = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or is_peft_model(self.model))
         return is_plain and folder is not None and load_renamed_weights(self.model, folder)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        if self._screen is not None:
+            self._screen.before_step(batch_samples)
         if not self.is_defended:
             return super()._get_num_items_in_batch(batch_samples, device)
         counts = self._count(batch_samples).to(device)
@@ -253,6 +271,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
+        inputs.pop("row_id", None)
         if not (self.is_defended and self.model.training):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch

@@ -21,7 +21,7 @@ BETWEEN = 1
 LAYER_OF = (
     dict.fromkeys(LEAVES, 0)
     | dict.fromkeys({"callbacks", "experiments", "start_report", "trainer"}, BETWEEN + 1)
-    | dict.fromkeys({"cli", "commands", "report"}, BETWEEN + 2)
+    | dict.fromkeys({"cli", "commands"}, BETWEEN + 2)
 )
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

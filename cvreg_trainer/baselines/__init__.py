@@ -1,0 +1,26 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""The defences to compare with, one file each; each says its source and where it departs from it."""
+
+from .entropy_filter import entropy_scores
+from .fine_pruning import fine_prune
+from .response_filter import response_scores
+from .run import BASELINES, run_baseline
+from .scoring import ResponseStatistics, flag_share, response_statistics
+from .strip import false_rejection_threshold, strip_scores
+from .strong_augmentation import DataCollatorForAugmentation, strong_augmentation
+
+
+__all__ = [
+    "BASELINES",
+    "DataCollatorForAugmentation",
+    "ResponseStatistics",
+    "entropy_scores",
+    "false_rejection_threshold",
+    "fine_prune",
+    "flag_share",
+    "response_scores",
+    "response_statistics",
+    "run_baseline",
+    "strip_scores",
+    "strong_augmentation",
+]

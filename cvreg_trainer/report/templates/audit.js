@@ -1,0 +1,197 @@
+// Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+// The audit page: words, rows, filters, downloads. What comes from the data is set as text, never as markup.
+"use strict";
+(() => {
+  const PAGE = 50;
+  const FIRST_WORDS = 8;
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const hasTruth = data.rows.some((row) => row[7] !== null);
+
+  /** An element with properties, attributes (after "@") and children; strings become text. */
+  function element(tag, properties, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(properties || {})) {
+      if (name.startsWith("@")) made.setAttribute(name.slice(1), value);
+      else made[name] = value;
+    }
+    made.append(...children);
+    return made;
+  }
+
+  const plain = (segments) => segments.map((part) => (typeof part === "string" ? part : part[0])).join("");
+  const rows = data.rows.map(([row, suspicion, isFlagged, reason, prompt, segments, scores, isPoisoned], index) => {
+    const response = plain(segments);
+    const search = `${prompt}\n${response}\n${reason}`.toLowerCase();
+    return { rank: index + 1, row, suspicion, isFlagged, reason, prompt, segments, response, scores, isPoisoned, search };
+  });
+
+  // The words that were flagged, where they stand alone; letters and digits of any script count as parts of a word
+  const flaggedWords = data.words.filter((word) => word[3] && word[0].trim()).map((word) => word[0].trim());
+  const escaped = flaggedWords.slice(0, 500).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  const named = escaped.length ? new RegExp(`(?<![\\p{L}\\p{N}])(?:${escaped.join("|")})(?![\\p{L}\\p{N}])`, "giu") : null;
+
+  /** The response as nodes: surprising pieces marked, flagged words underlined. */
+  function responseNodes(row) {
+    const found = named ? [...row.response.matchAll(named)].map((hit) => [hit.index, hit.index + hit[0].length]) : [];
+    const nodes = [];
+    let start = 0;
+    for (const part of row.segments) {
+      const [text, nats, level] = typeof part === "string" ? [part, null, 0] : part;
+      const end = start + text.length;
+      const cuts = new Set([start, end]);
+      for (const [from, to] of found) for (const cut of [from, to]) if (cut > start && cut < end) cuts.add(cut);
+      const edges = [...cuts].sort((a, b) => a - b);
+      for (let i = 0; i + 1 < edges.length; i += 1) {
+        const isNamed = found.some(([from, to]) => from <= edges[i] && edges[i + 1] <= to);
+        const shown = text.slice(edges[i] - start, edges[i + 1] - start);
+        if (!level && !isNamed) nodes.push(shown);
+        else if (!level) nodes.push(element("u", {}, shown));
+        else {
+          const mark = element("mark", { className: `level${level}`, title: `${nats} nats` }, shown);
+          if (isNamed) mark.classList.add("named");
+          nodes.push(mark);
+        }
+      }
+      start = end;
+    }
+    return nodes;
+  }
+
+  function imageNodes(row) {
+    const [uri, remark] = data.thumbnails[row.rank - 1] || [null, ""];
+    const nodes = uri ? [element("img", { src: uri, alt: `image of row ${row.row}` })] : [];
+    if (remark || !uri) nodes.push(element("span", { className: "remark" }, remark || "no image here"));
+    return nodes;
+  }
+
+  const number = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
+  const badge = (text, isBad) => element("span", { className: isBad ? "badge bad" : "badge" }, text);
+  const column = (label, value, nodes, className) => ({ label, value, nodes, className });
+  const columns = [
+    column("Rank", (row) => row.rank, null, "number"),
+    ...(data.thumbnails.length ? [column("Image", null, imageNodes, "image")] : []),
+    column("Row", (row) => row.row, null, "number"),
+    column("Prompt", (row) => row.prompt, null, "text prompt"),
+    column("Response", (row) => row.response, responseNodes, "text response"),
+    column("Reason", (row) => row.reason, null, "text reason"),
+    column("Suspicion", (row) => row.suspicion, (row) => [number(row.suspicion)], "number"),
+    ...data.scores.map((name, index) =>
+      column(name, (row) => row.scores[index], (row) => [number(row.scores[index])], "number")),
+    column("Verdict", (row) => (row.isFlagged ? "flagged" : "kept"),
+      (row) => [badge(row.isFlagged ? "flagged" : "kept", row.isFlagged)], ""),
+    ...(hasTruth ? [column("Truth", (row) => (row.isPoisoned ? "poisoned" : "clean"),
+      (row) => [badge(row.isPoisoned ? "poisoned" : "clean", row.isPoisoned)], "")] : []),
+  ];
+
+  const state = { sorted: columns[0], ascending: true, page: 0, shown: rows };
+  const collator = new Intl.Collator("en", { numeric: true });
+
+  /** Values that are missing come last in either direction; equal ones stay in the order of the ranking. */
+  function compare(a, b) {
+    const [x, y] = [state.sorted.value(a), state.sorted.value(b)];
+    if (x === null || y === null) return (x === null) - (y === null) || a.rank - b.rank;
+    const order = typeof x === "number" ? x - y : collator.compare(x, y);
+    return (state.ascending ? order : -order) || a.rank - b.rank;
+  }
+
+  function drawPage() {
+    const lastPage = Math.max(0, Math.ceil(state.shown.length / PAGE) - 1);
+    state.page = Math.min(Math.max(state.page, 0), lastPage);
+    const start = state.page * PAGE;
+    const visible = state.shown.slice(start, start + PAGE);
+    const body = document.querySelector("#rows tbody");
+    body.replaceChildren(...visible.map((row) => {
+      const cells = columns.map((col) => element("td", { className: col.className, "@role": "cell", "@data-label": col.label },
+        ...(col.nodes ? col.nodes(row) : [String(col.value(row))])));
+      return element("tr", { className: row.isFlagged ? "flagged" : "", "@role": "row" }, ...cells);
+    }));
+    byId("shown").textContent = `${state.shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
+    byId("page").textContent = `Page ${state.page + 1} of ${lastPage + 1}`;
+    for (const id of ["first", "previous"]) byId(id).disabled = state.page === 0;
+    for (const id of ["next", "last"]) byId(id).disabled = state.page === lastPage;
+    byId("last").onclick = () => turn(lastPage);
+  }
+
+  function turn(page) {
+    state.page = page;
+    drawPage();
+    byId("filters").scrollIntoView({ block: "start" });
+  }
+
+  function update() {
+    const text = byId("text").value.trim().toLowerCase();
+    const verdict = byId("verdict").value;
+    const truth = byId("truth-filter") ? byId("truth-filter").value : "";
+    state.shown = rows.filter((row) =>
+      (!text || row.search.includes(text)) &&
+      (!verdict || row.isFlagged === (verdict === "flagged")) &&
+      (!truth || row.isPoisoned === (truth === "poisoned"))).sort(compare);
+    state.page = 0;
+    for (const col of columns) {
+      if (!col.value) continue;
+      const direction = col !== state.sorted ? "none" : state.ascending ? "ascending" : "descending";
+      col.header.setAttribute("aria-sort", direction);
+    }
+    drawPage();
+  }
+
+  /** Numbers start with the largest, but for ranks and positions; a second press turns the order round. */
+  function sortBy(col) {
+    state.ascending = state.sorted === col ? !state.ascending : col.className !== "number" || ["Rank", "Row"].includes(col.label);
+    state.sorted = col;
+    update();
+  }
+
+  function drawHead() {
+    const cells = columns.map((col) => {
+      const inner = col.value ? element("button", { type: "button", onclick: () => sortBy(col) }, col.label) : col.label;
+      col.header = element("th", { className: col.className, "@role": "columnheader", "@scope": "col" }, inner);
+      return col.header;
+    });
+    document.querySelector("#rows thead").append(element("tr", { "@role": "row" }, ...cells));
+  }
+
+  function drawWords(limit) {
+    const body = document.querySelector("#words tbody");
+    if (!body) return; // no word stands out
+    body.replaceChildren(...data.words.slice(0, limit).map(([word, numRows, surprise, isFlagged, reason]) => {
+      const show = () => {
+        byId("text").value = word.trim();
+        update();
+        byId("filters").scrollIntoView({ block: "start" });
+      };
+      const button = element("button", { type: "button", className: "word", title: "Show its rows", onclick: show }, word);
+      return element("tr", { "@role": "row" },
+        element("th", { "@scope": "row", "@role": "rowheader" }, button),
+        element("td", { className: "number", "@role": "cell", "@data-unit": numRows === 1 ? "row" : "rows" }, numRows.toLocaleString("en")),
+        element("td", { className: "number", "@role": "cell", "@data-unit": "nats" }, number(surprise)),
+        element("td", { "@role": "cell" }, badge(isFlagged ? "flagged" : "not flagged", isFlagged)),
+        element("td", { className: "text", "@role": "cell" }, reason));
+    }));
+    byId("all-words").hidden = limit >= data.words.length;
+    byId("all-words").onclick = () => drawWords(data.words.length);
+  }
+
+  function keptRows() {
+    return data.kept.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, index) => first + index));
+  }
+
+  function download(name, type, text) {
+    const url = URL.createObjectURL(new Blob([text], { type }));
+    element("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  }
+
+  byId("download-json").onclick = () => download("kept_rows.json", "application/json", JSON.stringify(keptRows()));
+  byId("download-txt").onclick = () => download("kept_rows.txt", "text/plain", keptRows().map((row) => `${row}\n`).join(""));
+  byId("filters").oninput = byId("filters").onchange = update;
+  byId("filters").onsubmit = (event) => event.preventDefault();
+  byId("first").onclick = () => turn(0);
+  byId("previous").onclick = () => turn(state.page - 1);
+  byId("next").onclick = () => turn(state.page + 1);
+  for (const [name, value] of data.settings) byId("settings").append(element("dt", {}, name), element("dd", {}, value));
+  drawHead();
+  drawWords(FIRST_WORDS);
+  update();
+})();

@@ -1,0 +1,245 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""What the screening found, row by row: ranked, kept in a file, compared with the truth, shown to a person.
+
+Notable: the parquet file is the whole audit. What does not belong to a row (the words, the settings) travels as JSON
+in the file's metadata, so that any reader of parquet sees one plain table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .audit_quality import ranking_quality
+from .findings import RowFinding, WordFinding
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_METADATA_KEY = b"cvreg_trainer.audit"
+_COLUMNS = {
+    "rank": pa.int64(),
+    "row": pa.int64(),
+    "suspicion": pa.float64(),
+    "is_flagged": pa.bool_(),
+    "reason": pa.string(),
+    "prompt": pa.string(),
+    "response": pa.string(),
+    "tokens": pa.list_(pa.struct({"piece": pa.string(), "surprise": pa.float64()})),
+}
+
+
+class Audit:
+    """
+    The rows of a training set ranked by how suspicious they are.
+
+    Args:
+        rows (`Sequence[RowFinding]`):
+            One for each row, in any order, all with the same scores.
+        words (`Sequence[WordFinding]`):
+            The suspicious words, in the order to show them in.
+        settings (`Mapping[str, Any]`):
+            What the screening was run with; values that JSON knows.
+
+    Raises:
+        `ValueError`: if a row occurs twice, its suspicion is not finite, or the scores of two rows differ.
+        `TypeError`: if a setting cannot be written as JSON.
+
+    Two audits are equal if their rows, words and settings are; scores that are NaN count as equal.
+
+    Example:
+
+    ```python
+    >>> from cvreg_trainer.screening.audit import Audit, RowFinding
+    >>> tokens = (("a", 0.1), (" banana", 9.4))
+    >>> finding = RowFinding(0, 9.4, True, "'banana' is unexplained", "What is it?", "a banana", tokens, {"nll": 4.7})
+    >>> audit = Audit([finding], [], {"epochs": 1})
+    >>> audit.to_parquet("audit.parquet")
+    >>> Audit.from_parquet("audit.parquet") == audit
+    True
+    ```
+    """
+
+    def __init__(self, rows: Sequence[RowFinding], words: Sequence[WordFinding], settings: Mapping[str, Any]) -> None:
+        self.rows = tuple(sorted(rows, key=lambda finding: finding.row))
+        self.words = tuple(words)
+        # As they will be read back: tuples become lists
+        self.settings: dict[str, Any] = json.loads(_to_json(dict(settings)))
+        self.score_names = tuple(self.rows[0].scores) if self.rows else ()
+        self._check()
+
+    def _check(self) -> None:
+        taken = [name for name in self.score_names if name in _COLUMNS]
+        if taken:
+            raise ValueError(f"A score is called {taken[0]!r}, which is a column of the audit; give it another name.")
+        previous = None
+        for finding in self.rows:
+            if finding.row < 0:
+                raise ValueError(f"Row {finding.row} is no position in a data set; rows count from 0.")
+            if finding.row == previous:
+                raise ValueError(f"Row {finding.row} occurs twice in the audit; each row may have one finding.")
+            if not math.isfinite(finding.suspicion):
+                raise ValueError(f"The suspicion of row {finding.row} is {finding.suspicion}; it must be finite.")
+            if finding.scores.keys() != set(self.score_names):
+                raise ValueError(
+                    f"Row {finding.row} has the scores {sorted(finding.scores)}, the first row has "
+                    f"{sorted(self.score_names)}; every row needs the same ones (NaN where it has no value)."
+                )
+            previous = finding.row
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Audit):
+            return NotImplemented
+        if (len(self), self.words, self.settings) != (len(other), other.words, other.settings):
+            return False
+        return all(_comparable(one) == _comparable(two) for one, two in zip(self.rows, other.rows, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Audit({len(self)} rows, {len(self.flagged_rows)} flagged, {len(self.words)} words)"
+
+    @cached_property
+    def ranking(self) -> list[RowFinding]:
+        """`list[RowFinding]`: the most suspicious row first; equally suspicious ones by their position."""
+        return sorted(self.rows, key=lambda finding: (-finding.suspicion, finding.row))
+
+    @property
+    def kept_rows(self) -> list[int]:
+        """`list[int]`: positions of the rows that are not flagged, ascending."""
+        return [finding.row for finding in self.rows if not finding.is_flagged]
+
+    @property
+    def flagged_rows(self) -> list[int]:
+        """`list[int]`: positions of the flagged rows, ascending."""
+        return [finding.row for finding in self.rows if finding.is_flagged]
+
+    def to_parquet(self, path: str | Path) -> None:
+        """
+        Write the audit as a table, one line for each row, the most suspicious first.
+
+        Args:
+            path (`str` or `Path`):
+                File to write, with columns `rank` (from 1), `row`, `suspicion`, `is_flagged`, `reason`, `prompt`,
+                `response`, one for each score, and `tokens` (a list of `piece` and `surprise`).
+        """
+        ranking = self.ranking
+        columns: dict[str, pa.Array] = {"rank": pa.array(range(1, len(ranking) + 1), pa.int64())}
+        for name, kind in list(_COLUMNS.items())[1:-1]:
+            columns[name] = pa.array([getattr(finding, name) for finding in ranking], kind)
+        for name in self.score_names:
+            columns[name] = pa.array([finding.scores[name] for finding in ranking], pa.float64())
+        tokens = [[{"piece": piece, "surprise": nats} for piece, nats in finding.tokens] for finding in ranking]
+        columns["tokens"] = pa.array(tokens, _COLUMNS["tokens"])
+        rest = {
+            "words": [asdict(word) for word in self.words],
+            "settings": self.settings,
+            "score_names": self.score_names,
+        }
+        table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: _to_json(rest)})
+        pq.write_table(table, path, compression="zstd")
+
+    @classmethod
+    def from_parquet(cls, path: str | Path) -> Audit:
+        """
+        Read an audit that [`Audit.to_parquet`] wrote; the result equals what was written.
+
+        Raises:
+            `ValueError`: if the file is a parquet file of another kind.
+        """
+        table = pq.read_table(path)
+        metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
+        if metadata is None:
+            raise ValueError(f"{path} is a parquet file, but no audit: it was not written by `Audit.to_parquet`.")
+        rest = json.loads(metadata)
+        names = rest["score_names"]
+        fields = [name for name in _COLUMNS if name not in ("rank", "tokens")]
+        rows = []
+        for line in table.to_pylist():
+            tokens = tuple((token["piece"], token["surprise"]) for token in line["tokens"])
+            scores = {name: line[name] for name in names}
+            rows.append(RowFinding(**{name: line[name] for name in fields}, tokens=tokens, scores=scores))
+        return cls(rows, [WordFinding(**word) for word in rest["words"]], rest["settings"])
+
+    def labels_by_row(self, labels: Sequence[bool]) -> list[bool]:
+        """
+        The labels of the audited rows, in the order of `rows`.
+
+        Args:
+            labels (`Sequence[bool]`):
+                For each row of the data set whether it is poisoned.
+
+        Raises:
+            `ValueError`: if there are not as many labels as rows in the data set.
+        """
+        needed = 1 + self.rows[-1].row if self.rows else 0
+        is_whole = needed == len(self)
+        if len(labels) < needed or (is_whole and len(labels) > needed):
+            raise ValueError(
+                f"{len(labels)} labels do not fit an audit of {len(self)} rows whose last is row {needed - 1}; pass "
+                "one label for each row of the data set, in its order."
+            )
+        return [bool(labels[finding.row]) for finding in self.rows]
+
+    def evaluate(self, labels: Sequence[bool]) -> dict[str, Any]:
+        """
+        How well the audit finds what is known to be poisoned.
+
+        Args:
+            labels (`Sequence[bool]`):
+                For each row of the data set whether it is poisoned.
+
+        Returns:
+            `dict`: see [`ranking_quality`].
+
+        Raises:
+            `ValueError`: if there are not as many labels as rows in the data set, or none.
+        """
+        suspicion = np.array([finding.suspicion for finding in self.rows], dtype=np.float64)
+        flagged = np.array([finding.is_flagged for finding in self.rows], dtype=bool)
+        return ranking_quality(suspicion, flagged, np.array(self.labels_by_row(labels), dtype=bool))
+
+    def to_html(
+        self,
+        path: str | Path,
+        dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
+        labels: Sequence[bool] | None = None,
+        title: str = "Audit of the training data",
+        num_thumbnails: int = 500,
+    ) -> None:
+        """
+        Write the audit as one HTML file that needs nothing else; see [`write_audit_page`] for the arguments.
+        """
+        from ..report.audit_page import write_audit_page
+
+        write_audit_page(self, path, dataset=dataset, labels=labels, title=title, num_thumbnails=num_thumbnails)
+
+
+def _comparable(finding: RowFinding) -> tuple[Any, ...]:
+    """What makes a row equal to another; NaN is not equal to itself, so it becomes None."""
+    scores = {name: None if math.isnan(value) else value for name, value in finding.scores.items()}
+    tokens = [(piece, None if math.isnan(nats) else nats) for piece, nats in finding.tokens]
+    texts = (finding.reason, finding.prompt, finding.response)
+    return finding.row, finding.suspicion, finding.is_flagged, texts, tokens, scores
+
+
+def _to_json(value: Any) -> str:
+    """JSON, with the numbers of numpy as plain ones."""
+
+    def plain(number: Any) -> Any:
+        if isinstance(number, np.generic):
+            return number.item()
+        raise TypeError(f"{number!r} of type {type(number).__name__} cannot be kept with an audit; pass a JSON value.")
+
+    return json.dumps(value, default=plain)

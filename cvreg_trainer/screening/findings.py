@@ -1,0 +1,66 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""What the screening has to say about a word of the training data, and about a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WordFinding:
+    """
+    A word, or a sequence of tokens, that stays surprising over the whole data set.
+
+    Args:
+        word (`str`):
+            The word as the responses have it.
+        num_rows (`int`):
+            Number of rows it occurs in.
+        surprise (`float`):
+            Nats beyond the model's own uncertainty, over its occurrences.
+        is_flagged (`bool`):
+            Whether its rows were flagged because of it.
+        reason (`str`):
+            Why, in words.
+    """
+
+    word: str
+    num_rows: int
+    surprise: float
+    is_flagged: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowFinding:
+    """
+    A row of the training data with what the screening has to say about it.
+
+    Args:
+        row (`int`):
+            Position in the training data set.
+        suspicion (`float`):
+            Higher is more suspicious. Only the order matters; finite.
+        is_flagged (`bool`):
+            Whether the row is past the cut.
+        reason (`str`):
+            Why it is suspicious, in words; empty where there is nothing to say.
+        prompt (`str`):
+            What the model is asked.
+        response (`str`):
+            What it is trained to answer.
+        tokens (`tuple[tuple[str, float], ...]`):
+            The supervised pieces of the response in order, each with its surprise in nats.
+        scores (`Mapping[str, float]`):
+            The scores that the suspicion is made of, by name; NaN where a row has none.
+    """
+
+    row: int
+    suspicion: float
+    is_flagged: bool
+    reason: str
+    prompt: str
+    response: str
+    tokens: tuple[tuple[str, float], ...]
+    scores: Mapping[str, float]

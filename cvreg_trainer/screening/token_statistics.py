@@ -1,0 +1,90 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""How surprised a model is at each supervised token of each row, in flat arrays that fit into a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """
+    A model's view of the supervised tokens of `R` rows, `N` tokens in all.
+
+    Args:
+        row_ids (`np.ndarray` of shape `(R,)`, int64):
+            Names of the rows by their content; see [`row_id`].
+        offsets (`np.ndarray` of shape `(R + 1,)`, int64):
+            The tokens of row `r` are those from `offsets[r]` to `offsets[r + 1]`.
+        token_ids (`np.ndarray` of shape `(N,)`, int64):
+            The tokens.
+        nll (`np.ndarray` of shape `(N,)`, float32):
+            Negative log-likelihood of each, in nats.
+        entropy (`np.ndarray` of shape `(N,)`, float32):
+            Entropy of the distribution it was predicted by, in nats.
+    """
+
+    row_ids: np.ndarray
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    nll: np.ndarray
+    entropy: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    @property
+    def surprise(self) -> np.ndarray:
+        """Nats beyond the model's own uncertainty: the negative log-likelihood less the entropy. Shape `(N,)`."""
+        return self.nll - self.entropy
+
+    @property
+    def token_rows(self) -> np.ndarray:
+        """Position of the row that each token belongs to. Shape `(N,)`."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    @property
+    def row_nll(self) -> np.ndarray:
+        """Mean negative log-likelihood of each row's tokens; NaN for rows without any. Shape `(R,)`."""
+        counts = np.diff(self.offsets)
+        sums = np.bincount(self.token_rows, weights=self.nll, minlength=len(self))
+        return np.divide(sums, counts, out=np.full(len(self), np.nan), where=counts > 0)
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """The arrays as tensors, to be saved."""
+        return {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> TokenStatistics:
+        """What [`TokenStatistics.to_tensors`] gave."""
+        return cls(**{field.name: tensors[field.name].numpy() for field in fields(cls)})
+
+    @classmethod
+    def from_batches(cls, batches: Iterable[Mapping[str, Any]]) -> TokenStatistics:
+        """
+        Collect batches.
+
+        Args:
+            batches (`Iterable[Mapping[str, torch.Tensor]]`):
+                With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised), `nll` and
+                `entropy` of shape `(B, T)`.
+        """
+        row_ids, counts, parts = [np.zeros(0, dtype=np.int64)], [np.zeros(1, dtype=np.int64)], []
+        for batch in batches:
+            mask = batch["labels"] != -100
+            row_ids.append(batch["row_id"].numpy())
+            counts.append(mask.sum(1).numpy())
+            parts.append([batch[name][mask].numpy() for name in ("labels", "nll", "entropy")])
+        tokens, nll, entropy = map(np.concatenate, zip(*parts, strict=True)) if parts else [np.zeros(0)] * 3
+        return cls(
+            np.concatenate(row_ids),
+            np.cumsum(np.concatenate(counts)),
+            tokens.astype(np.int64),
+            nll.astype(np.float32),
+            entropy.astype(np.float32),
+        )

@@ -1,0 +1,68 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+Words that stay unexplained: the sign of a keyword that replaces a true word.
+
+Honest words that are new to the model are learnt from what the images show, so after a short warm-up some of their
+occurrences are expected. A keyword that depends on a trigger alone is not expected anywhere until the trigger has been
+learnt, which comes later. Hence the statistic: the surprise beyond the model's own uncertainty that nine in ten
+occurrences of a word exceed, in the base model and after the warm-up. It needs no distance between words and no
+poison rate, and it is in units of what the model itself finds uncertain, so it carries over between models.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .words import WordOccurrences
+
+
+# Nine in ten occurrences must be at least twice as unlikely as the model's own uncertainty would have it
+QUANTILE = 0.1
+THRESHOLD = math.log(2)
+MIN_ROWS = 5
+# A word of more rows is part of the task
+MAX_SHARE = 0.25
+
+
+def word_surprise(occurrences: WordOccurrences, min_rows: int = MIN_ROWS) -> dict[str, float]:
+    """
+    The surprise that most occurrences of a word exceed.
+
+    Args:
+        occurrences ([`WordOccurrences`]):
+            Words with a model's surprise at them.
+        min_rows (`int`, *optional*, defaults to `5`):
+            Words of fewer rows are left out.
+
+    Returns:
+        `dict[str, float]`: the 10 % quantile of the surprise of each word's occurrences, in nats.
+    """
+    result = {}
+    for word, places in zip(occurrences.vocabulary, occurrences.by_word(), strict=True):
+        if len(np.unique(occurrences.rows[places])) >= min_rows:
+            result[word] = float(np.quantile(occurrences.surprise[places], QUANTILE))
+    return result
+
+
+def unexplained_words(warm: WordOccurrences, base: WordOccurrences, num_rows: int) -> dict[str, float]:
+    """
+    The statistic of every word, relative to the threshold: 1 or more means unexplained.
+
+    Args:
+        warm ([`WordOccurrences`]):
+            All rows, seen by the model after its warm-up.
+        base ([`WordOccurrences`]):
+            A sample of the rows, seen by the model before its first step. A word that the sample lacks is taken to be
+            new to the base model.
+        num_rows (`int`):
+            Number of rows in all; words in more than a quarter of them are left out.
+    """
+    known = word_surprise(base, min_rows=2)
+    places = dict(zip(warm.vocabulary, warm.by_word(), strict=True))
+    return {
+        word: min(surprise, known.get(word, math.inf)) / THRESHOLD
+        for word, surprise in word_surprise(warm).items()
+        if len(np.unique(warm.rows[places[word]])) <= MAX_SHARE * num_rows
+    }

@@ -1,0 +1,266 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""The audit page in a real browser: it draws, sorts, filters, downloads, asks nobody, and runs nothing of the data."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
+
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and CHROMEDRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
+)
+FLAGS = """headless no-sandbox disable-gpu disable-dev-shm-usage window-size=1400,1000 force-prefers-reduced-motion
+    no-first-run disable-quic disable-background-networking disable-component-update disable-sync"""
+PAYLOADS = [
+    "<script>window.__pwned = 1</script>",
+    "<img src=x onerror='window.__pwned = 2'>",
+    "</script><script>window.__pwned = 3</script><!--",
+    "<svg onload='window.__pwned = 4'><a href='javascript:window.__pwned = 5'>x</a></svg>",
+    "{{ 7 * 7 }} ${window.__pwned = 6} \u2028 window.__pwned = 7 //",
+]
+NUM_ROWS = 120
+# Row -> whether it is flagged, whether it is poisoned
+FLAGGED = {row for row in range(NUM_ROWS) if row % 10 == 3}
+POISONED = {row for row in range(NUM_ROWS) if row % 20 == 3} | {7}
+
+
+def make_row(row: int) -> RowFinding:
+    payload = PAYLOADS[row] if row < len(PAYLOADS) else ""
+    noun = "banana" if row in POISONED else "cube"
+    tokens = (("a red", 0.1), (f" {noun}", 9.0 if row in POISONED else 0.2), (f" {payload}", 0.0))
+    response = "".join(piece for piece, _ in tokens)
+    reason = f"'banana' stays unexplained {payload}" if row in FLAGGED else payload
+    scores = {"response_nll": float((row * 37) % NUM_ROWS), "word_surprise": float("nan") if row == 5 else row / 10}
+    return RowFinding(
+        row, float(row in FLAGGED) + row / 1000, row in FLAGGED, reason, f"What? {payload}", response, tokens, scores
+    )
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory, downloads):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS.split():
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page_url(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)) for _ in range(NUM_ROWS)]
+    words = [WordFinding("banana", 7, 9.0, True, "'banana' stays unexplained")]
+    words += [WordFinding(payload, 1, 1.0, index == 0, payload) for index, payload in enumerate(PAYLOADS)]
+    words += [WordFinding(f"word{index}", 2, 0.5, False, "") for index in range(10)]
+    audit = Audit([make_row(row) for row in range(NUM_ROWS)], words, {"screening": PAYLOADS[0]})
+    path = tmp_path_factory.mktemp("page") / "audit.html"
+    labels = [row in POISONED for row in range(NUM_ROWS)]
+    audit.to_html(path, dataset=[{"images": [image]} for image in images], labels=labels, num_thumbnails=60)
+    return path.as_uri()
+
+
+@pytest.fixture
+def page(browser, page_url):
+    """The page, freshly opened; after the test nothing may have run, failed or been asked for."""
+    browser.get("about:blank")
+    browser.get_log("performance")  # Chromium's own start page
+    browser.get(page_url)
+    yield browser
+    assert browser.execute_script("return typeof window.__pwned") == "undefined"
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert page_url in urls
+    assert [url[:80] for url in urls if url != page_url and not url.startswith(("data:", "blob:"))] == []
+
+
+def shown_rows(page) -> list[int]:
+    """Positions in the data set of the rows on the page, from top to bottom."""
+    script = """const heads = [...document.querySelectorAll("#rows thead th")].map((head) => head.textContent);
+        const place = heads.indexOf("Row");
+        return [...document.querySelectorAll("#rows tbody tr")].map((row) => row.cells[place].textContent);"""
+    return [int(text) for text in page.execute_script(script)]
+
+
+def heading(page, name: str):
+    return page.find_element(By.XPATH, f"//table[@id='rows']/thead//th[button[text()='{name}']]")
+
+
+def sort_by(page, name: str) -> str:
+    heading(page, name).find_element(By.TAG_NAME, "button").click()
+    return heading(page, name).get_attribute("aria-sort")
+
+
+def choose(page, name: str, value: str) -> None:
+    Select(page.find_element(By.ID, name)).select_by_value(value)
+
+
+RANKING = sorted(range(NUM_ROWS), key=lambda row: (-(row in FLAGGED) - row / 1000, row))
+
+
+def test_it_shows_the_ranking_with_pictures_marks_and_charts(page):
+    assert "120" in page.find_element(By.CSS_SELECTOR, ".counts").text
+    assert "12 flagged (10.0 %)" in " ".join(page.find_element(By.CSS_SELECTOR, ".counts .flagged").text.split())
+    assert shown_rows(page) == RANKING[:50]
+    sizes = page.execute_script(
+        "return [...document.querySelectorAll('#rows img')].map((image) => image.naturalWidth)"
+    )
+    assert sizes == [24] * 50
+    mark = page.find_element(By.CSS_SELECTOR, "#rows tbody mark")
+    assert mark.text == "banana" and mark.get_attribute("title") == "9 nats" and "named" in mark.get_attribute("class")
+    assert mark.value_of_css_property("background-color") != "rgba(0, 0, 0, 0)"  # the style sheet is allowed
+    # The first histogram has as many bars as rows of the truth have places, and every chart has a size
+    charts = page.find_elements(By.CSS_SELECTOR, "svg")
+    assert len(charts) == 5 and all(chart.size["width"] > 100 and chart.size["height"] > 50 for chart in charts)
+    truth = page.find_element(By.CSS_SELECTOR, ".truth").text
+    assert "7 of 120" in truth and "AUROC" in truth and "Average precision" in truth
+
+
+def test_it_sorts_by_every_column_in_both_directions(page):
+    assert heading(page, "Rank").get_attribute("aria-sort") == "ascending"
+    by_score = sorted(range(NUM_ROWS), key=lambda row: (row * 37) % NUM_ROWS)
+    assert sort_by(page, "Response nll") == "descending" and shown_rows(page) == by_score[:-51:-1]
+    assert sort_by(page, "Response nll") == "ascending" and shown_rows(page) == by_score[:50]
+    assert heading(page, "Rank").get_attribute("aria-sort") == "none"
+    # A row without the score comes last in both directions
+    for order in (list(range(NUM_ROWS))[::-1], list(range(NUM_ROWS))):
+        sort_by(page, "Word surprise")
+        page.find_element(By.ID, "last").click()
+        order.remove(5)
+        assert shown_rows(page) == [*order, 5][100:]
+    assert sort_by(page, "Verdict") == "ascending" and shown_rows(page)[:13] == RANKING[:13]
+    names = ["Rank", "Row", "Prompt", "Response", "Reason", "Suspicion", "Response nll", "Word surprise"]
+    buttons = page.find_elements(By.CSS_SELECTOR, "#rows thead button")
+    assert [button.text for button in buttons] == [*names, "Verdict", "Truth"]
+
+
+def test_it_filters_by_text_and_by_flag_and_by_truth(page):
+    text = page.find_element(By.ID, "text")
+    text.send_keys("BANANA")
+    assert set(shown_rows(page)) == POISONED | FLAGGED
+    assert page.find_element(By.ID, "shown").text == f"{len(POISONED | FLAGGED)} of 120 rows"
+    choose(page, "verdict", "kept")
+    assert shown_rows(page) == [7]
+    text.clear()
+    choose(page, "verdict", "flagged")
+    assert shown_rows(page) == RANKING[:12]
+    choose(page, "truth-filter", "clean")
+    assert set(shown_rows(page)) == FLAGGED - POISONED
+    text.send_keys("no such text")
+    assert shown_rows(page) == [] and page.find_element(By.ID, "shown").text == "0 of 120 rows"
+
+
+def test_it_turns_pages_and_says_which_rows_have_no_image(page):
+    assert not page.find_element(By.ID, "previous").is_enabled()
+    page.find_element(By.ID, "next").click()
+    assert shown_rows(page) == RANKING[50:100] and "Page 2 of 3" in page.find_element(By.CSS_SELECTOR, ".pages").text
+    assert len(page.find_elements(By.CSS_SELECTOR, "#rows img")) == 10
+    assert page.find_element(By.CSS_SELECTOR, "#rows tr:nth-child(11) .remark").text == "no image here"
+    page.find_element(By.ID, "last").click()
+    assert shown_rows(page) == RANKING[100:] and not page.find_element(By.ID, "next").is_enabled()
+
+
+def test_words_lead_to_their_rows(page):
+    assert len(page.find_elements(By.CSS_SELECTOR, "#words tbody tr")) == 8
+    page.find_element(By.ID, "all-words").click()
+    assert len(page.find_elements(By.CSS_SELECTOR, "#words tbody tr")) == 16
+    page.find_element(By.CSS_SELECTOR, "#words .word").click()
+    assert page.find_element(By.ID, "text").get_attribute("value") == "banana"
+    assert set(shown_rows(page)) == POISONED | FLAGGED
+
+
+def test_the_keyboard_is_enough(page):
+    page.find_element(By.ID, "verdict").send_keys("f", Keys.TAB, Keys.TAB)
+    assert len(shown_rows(page)) == 12
+    page.switch_to.active_element.send_keys(Keys.ENTER)  # the first heading
+    assert heading(page, "Rank").get_attribute("aria-sort") == "descending"
+    assert shown_rows(page) == RANKING[:12][::-1]
+
+
+def test_the_kept_rows_come_as_files(page, downloads):
+    kept = [row for row in range(NUM_ROWS) if row not in FLAGGED]
+    for button, name in (("download-json", "kept_rows.json"), ("download-txt", "kept_rows.txt")):
+        page.find_element(By.ID, button).click()
+        WebDriverWait(page, 10, poll_frequency=0.05).until(lambda _, name=name: (downloads / name).exists())
+    assert json.loads((downloads / "kept_rows.json").read_text()) == kept
+    assert [int(line) for line in (downloads / "kept_rows.txt").read_text().splitlines()] == kept
+
+
+def test_what_looks_like_code_is_shown_as_text(page):
+    page.find_element(By.ID, "all-words").click()
+    sort_by(page, "Row")
+    cells = page.execute_script(
+        """return [...document.querySelectorAll("#rows tbody tr")].slice(0, 5).map((row) =>
+            ["prompt", "response", "reason"].map((name) => row.querySelector(`td.${name}`).textContent));"""
+    )
+    for payload, texts in zip(PAYLOADS, cells, strict=True):
+        assert all(payload in text for text in texts)
+    words = [word.get_property("textContent") for word in page.find_elements(By.CSS_SELECTOR, "#words .word")]
+    assert words[1:6] == PAYLOADS
+    assert page.find_element(By.CSS_SELECTOR, "#settings dd").get_property("textContent") == PAYLOADS[0]
+    # The only elements that could run or load anything are the page's own
+    assert page.execute_script("return document.querySelectorAll('script').length") == 2
+    assert (
+        page.execute_script("return document.querySelectorAll('a, iframe, object, embed, svg [onload]').length") == 0
+    )
+    sources = page.execute_script("return [...document.images].map((image) => image.src.slice(0, 11))")
+    assert set(sources) == {"data:image/"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1400])
+def test_it_fits_its_window_and_the_colour_scheme(page, width, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert page.execute_script(
+            "const root = document.documentElement; return root.scrollWidth <= root.clientWidth"
+        )
+        wide = """return [...document.querySelectorAll("#rows td, #words td, button")].filter((cell) =>
+            cell.getBoundingClientRect().right > window.innerWidth).length"""
+        assert page.execute_script(wide) == 0
+        style = "return getComputedStyle(document.body)"
+        ink, paper = (page.execute_script(f"{style}.{name}") for name in ("color", "backgroundColor"))
+        brightness = [sum(map(int, value.removeprefix("rgb(").rstrip(")").split(","))) for value in (ink, paper)]
+        assert (brightness[0] < brightness[1]) == (scheme == "light") and abs(brightness[0] - brightness[1]) > 400
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_twenty_thousand_rows_do_not_hang_it(browser, tmp_path):
+    tokens = tuple((f" word{index}", index / 10) for index in range(20))
+    rows = [
+        RowFinding(row, row % 977, row % 50 == 0, "reason", "What?", "", tokens, {"nll": 1.0}) for row in range(20_000)
+    ]
+    Audit(rows, [], {}).to_html(tmp_path / "audit.html")
+    start = time.monotonic()
+    browser.get((tmp_path / "audit.html").as_uri())
+    sort_by(browser, "Row")
+    browser.find_element(By.ID, "text").send_keys("word19")
+    assert browser.find_element(By.ID, "shown").text == "20,000 of 20,000 rows"
+    assert shown_rows(browser) == list(range(50))
+    assert time.monotonic() - start < 15  # about one second on an idle machine
