@@ -53,10 +53,11 @@ class CrossViewDefenseConfig(SFTConfig):
         patch_operations (`list[str]`, *optional*, defaults to `["mask", "noise", "shuffle"]`):
             What may happen to the rectangle; one is drawn for each image.
         screening (`str`, *optional*, defaults to `"off"`):
-            What to do about rows that a backdoor may hide in: `"drop"` trains on all rows for a warm-up, looks at how
-            the model sees each row's response, and goes on without the suspicious rows. `"off"` trains on all.
+            What to do about rows that a backdoor may hide in: `"drop"` trains on strong views of all rows for a
+            warm-up, looks at how the model sees each row's response, and goes on without the suspicious rows; `"off"`
+            trains on all.
         screening_epochs (`float`, *optional*):
-            Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a sixth of the training.
+            Epochs that the warm-up takes; parts of an epoch are fine. Defaults to an eighth of the training.
         screening_cap (`float`, *optional*, defaults to `0.3`):
             Largest share of the rows that screening may leave out. Reaching it is a warning.
 
@@ -126,7 +127,9 @@ class CrossViewDefenseConfig(SFTConfig):
     )
     screening_epochs: float | None = field(
         default=None,
-        metadata={"help": "Epochs that the warm-up before the screening takes. Defaults to a sixth of the training."},
+        metadata={
+            "help": "Epochs that the warm-up before the screening takes. Defaults to an eighth of the training."
+        },
     )
     screening_cap: float = field(
         default=0.3,

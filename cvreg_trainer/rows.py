@@ -235,6 +235,17 @@ def references_of(row: Mapping[str, Any]) -> list[str]:
     return [answer] if answer else []
 
 
+def prompt_of(row: Mapping[str, Any]) -> str:
+    """The last question of a row's `prompt` or `messages`, as text; empty if there is none."""
+    turns = row.get("prompt") or row.get("messages") or ""
+    if isinstance(turns, str):
+        return turns.strip()
+    content = next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), None)
+    if content is None or isinstance(content, str):
+        return (content or "").strip()
+    return " ".join(part["text"] for part in content if part.get("text")).strip()
+
+
 def _last_answer(response: str | Sequence[Mapping[str, Any]] | None) -> str | None:
     """The text of a completion, or of the last assistant turn of a conversation."""
     if response is None:

@@ -11,7 +11,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ from .models import flamingo  # noqa: F401  registers Flamingo with the Auto cla
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
 from .rows import find_images
+from .screening.audit import Audit
 from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback
 from .training_data import adapt_dataset, find_image_token_ids, first_rows, has_images, is_torch_dataset
@@ -217,6 +218,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
     def _run_epoch(self, model: nn.Module, epoch: int, *args: Any, **kwargs: Any) -> Any:
         if self.is_defended:
             self._cross_view_collator.set_epoch(epoch)
+        if self._screen is not None and self._screen.collator is not None:
+            self._screen.collator.set_epoch(epoch)
         return super()._run_epoch(model, epoch, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -315,6 +318,34 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 logs["lambda_scale"] = self.args.lambda_scale(self.state.global_step - 1, self.state.max_steps)
             self._term_sums, self._num_windows = None, 0
         super().log(logs, start_time)
+
+    def audit(self, output_dir: str | Path | None = None, labels: Sequence[bool] | None = None) -> Audit:
+        """
+        What the screening found: every row ranked by suspicion, with the reason in words.
+
+        Args:
+            output_dir (`str` or `Path`, *optional*):
+                Folder to write `audit.parquet` and `audit.html` to, one self-contained page.
+            labels (`Sequence[bool]`, *optional*):
+                Whether each row of the training set is poisoned, where that is known: the page then shows how well the
+                ranking tells; see [`Audit.evaluate`].
+
+        Returns:
+            [`Audit`]
+
+        Raises:
+            `ValueError`: if screening is off, or the training has not come to it yet.
+        """
+        if self._screen is None:
+            raise ValueError("`screening='off'`: no row was looked at. Set `screening='drop'` and train.")
+        audit = self._screen.audit()
+        if output_dir is not None and self.is_world_process_zero():
+            folder = Path(output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            audit.to_parquet(folder / "audit.parquet")
+            dataset = self.train_dataset if isinstance(self.train_dataset, Dataset) else None
+            audit.to_html(folder / "audit.html", dataset=dataset, labels=labels)
+        return audit
 
     @cached_property
     def example_batch(self) -> dict[str, Any]:

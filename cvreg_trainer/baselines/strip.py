@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image, ImageChops
 from scipy.stats import norm
 
+from ..perturbations.images import edit_colours
 from ..rows import find_images, replace_images
-from .images import edit_colours
 from .scoring import ResponseStatistics, response_collator, response_statistics, suspicion
 
 

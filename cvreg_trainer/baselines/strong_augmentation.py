@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from ..perturbations.images import ImageT, edit_colours
 from ..rows import replace_images, row_digest
-from .images import ImageT, edit_colours
 
 
 def strong_augmentation(image: ImageT, rng: np.random.Generator) -> ImageT:

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Wraps any collator: names the rows of a batch, and leaves flagged rows out of it.
+"""Wraps any collator: names the rows of a batch, shows strong views of their images, and leaves flagged rows out.
 
 A row is known by its content, not by its number: the same for map-style and streamed data, in any order, process and
 data loader worker, and after a resume. Equal rows share their fate.
@@ -7,22 +7,22 @@ data loader worker, and after a resume. Equal rows share their fate.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..rows import row_digest
-
-
-def row_id(row: Any) -> int:
-    """The name of a row: the first 8 bytes of [`row_digest`], as a signed integer."""
-    return int.from_bytes(row_digest(row)[:8], "little", signed=True)
+from ..perturbations.strong import strong_view
+from ..rows import replace_images, row_digest
 
 
 class DataCollatorForScreening:
     """
-    Data collator that adds `row_id` to each batch of another collator and leaves flagged rows out.
+    Data collator that adds `row_id` to each batch of another collator, the first 8 bytes of [`row_digest`] as a signed
+    integer, and leaves flagged rows out. While `shows_views` is set, images are replaced by strong views of them,
+    which are a function of the seed, the epoch and the row's content.
 
     Of a batch of flagged rows only, one row is kept, with no label supervised, since a batch cannot be empty.
 
@@ -31,13 +31,33 @@ class DataCollatorForScreening:
             Collator to wrap.
         capacity (`int`):
             Largest number of rows that will ever be flagged.
+        seed (`int`):
+            Seed of the views.
+        shows_views (`bool`):
+            Whether to begin with strong views.
     """
 
-    def __init__(self, inner: Callable[[list[Any]], Any], capacity: int) -> None:
+    def __init__(self, inner: Callable[[list[Any]], Any], capacity: int, seed: int, shows_views: bool) -> None:
         self.inner = inner
+        self.seed = seed
         # Shared memory: persistent workers keep their copy of this object
         self._flagged = torch.zeros(max(1, capacity), dtype=torch.int64).share_memory_()
         self._count = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._shows_views = torch.tensor(shows_views).share_memory_()
+
+    @property
+    def shows_views(self) -> bool:
+        """Whether images are replaced by strong views."""
+        return bool(self._shows_views)
+
+    @shows_views.setter
+    def shows_views(self, value: bool) -> None:
+        self._shows_views.fill_(value)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose views are drawn; running workers see it too."""
+        self._epoch.fill_(int(epoch))
 
     @property
     def flagged(self) -> torch.Tensor:
@@ -63,11 +83,19 @@ class DataCollatorForScreening:
             shape `(B,)`.
         """
         rows = list(examples)
-        ids = torch.tensor([row_id(row) for row in rows], dtype=torch.int64)
+        digests = [row_digest(row) for row in rows]
+        ids = torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
         kept = (~self.is_flagged(ids)).nonzero().flatten().tolist()
         is_empty = not kept
         kept = kept or [0]
+        if self.shows_views:
+            rows = [self._view(row, digest) for row, digest in zip(rows, digests, strict=True)]
         batch = dict(self.inner([rows[place] for place in kept]))
         if is_empty:
             batch["labels"] = torch.full_like(batch["labels"], -100)
         return {**batch, "row_id": ids[kept]}
+
+    def _view(self, row: Any, digest: bytes) -> Any:
+        state = hashlib.blake2b(f"{self.seed} {int(self._epoch)} ".encode() + digest, digest_size=16).digest()
+        rng = np.random.Generator(np.random.PCG64(int.from_bytes(state, "big")))
+        return replace_images(row, lambda image: strong_view(image, rng))

@@ -3,8 +3,8 @@
 Responses that stay unlikely as a whole: the sign of a response that replaces the true one.
 
 BYORn (arXiv 2606.02947) ranks responses by their likelihood under the pretrained model and drops the lower 40 %. Where
-the honest responses are as new to that model as the poisoned ones, this is no better than chance; after a short warm-up
-it is, and the tail stands so far out that no share has to be chosen.
+the honest responses are as new to that model as the poisoned ones, this is no better than chance. After a short
+warm-up it tells them apart, and the tail stands so far out that no share has to be chosen.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def response_surprise(row_nll: np.ndarray) -> np.ndarray:
     """
     How far each response stands out, relative to the fence: 1 or more means outside.
 
-    Median and quartile are those of the rows inside the fence, found in a few rounds, so that many poisoned rows do not
-    hide each other.
+    Median and quartile are those of the rows inside the fence, found in a few rounds, so that many poisoned rows do
+    not hide each other.
 
     Args:
         row_nll (`np.ndarray` of shape `(R,)`):

@@ -143,6 +143,6 @@ def _describe_rows(
     for row, found in enumerate(of_row):
         parts = [reason_of[max(found, key=lambda word: strength[word])]] if found else []
         if scores["response_surprise"][row] >= 1:
-            parts.append(f"the response is unlikely as a whole: mean NLL {row_nll[row]:.1f}, the median is {median:.1f}")
+            parts.append(f"the response is unlikely as a whole: mean NLL {row_nll[row]:.1f}, median {median:.1f}")
         reasons.append("; ".join(parts))
     return reasons

@@ -3,12 +3,11 @@
 The screening of one training, from its first step to its last checkpoint.
 
     step 0              a sample of the rows is scored by the base model: the model, or its adapter, before it learns
-    warm-up             ordinary training on all rows
-    end of the warm-up  all rows are scored once; the suspicious ones are flagged
-    rest of the run     the same training goes on without the flagged rows
+    warm-up             training on strong views of all rows: what the images show is learnt, a trigger hardly
+    end of the warm-up  all rows are scored once, on strong views; the suspicious ones are flagged
+    rest of the run     the same training goes on, on the images as they are, without the flagged rows
 
-Notable: nothing is trained twice and no second model is kept. What poison was learnt during the warm-up is forgotten in
-the rest of the run, in which nothing repeats it.
+Notable: nothing is trained twice and no second model is kept.
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Subset
 
+from .._version import __version__
 from ..random_state import preserve_random_state
+from .audit import Audit
 from .collator import DataCollatorForScreening
+from .make_audit import make_audit
 from .screen import Screen, screen_rows
 from .token_statistics import TokenStatistics
 
@@ -33,8 +35,10 @@ from .token_statistics import TokenStatistics
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "screening.safetensors"
-# Which part of a training the warm-up is. A keyword needs longer than that to be learnt, an honest word less
-WARMUP_SHARE = 1 / 6
+# Which part of a training the warm-up is: enough for most honest words, too little for a keyword behind a trigger
+WARMUP_SHARE = 1 / 8
+# The views of the scoring pass are none that the model was trained on
+SCORING_EPOCH = -1
 # The base model sees every fourth row: enough to tell which words it knows
 BASE_STRIDE = 4
 
@@ -57,9 +61,10 @@ class TrainingScreen:
 
     def wrap(self, inner: Callable[[list[Any]], Any]) -> DataCollatorForScreening:
         """The collator that leaves out what is flagged, now or later."""
-        flagged = self.collator.flagged.tolist() if self.collator is not None else []
-        self.collator = DataCollatorForScreening(inner, self._capacity())
-        self.collator.flag(flagged)
+        before, args = self.collator, self.trainer.args
+        self.collator = DataCollatorForScreening(inner, self._capacity(), args.seed, shows_views=self.screen is None)
+        if before is not None:
+            self.collator.flag(before.flagged.tolist())
         return self.collator
 
     @property
@@ -78,11 +83,11 @@ class TrainingScreen:
             if self.base is None:
                 if step > 0:
                     raise ValueError(
-                        f"`screening={self.trainer.args.screening!r}` needs the base model's view of the data, and the "
-                        f"checkpoint of step {step} holds none: it was written without screening. Start the training "
-                        "anew, or set `screening='off'`."
+                        f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the "
+                        f"data, and the checkpoint of step {step} does not tell: it was written without screening. "
+                        "Start the training anew, or set `screening='off'`."
                     )
-                self.base = self._score(self._sample())
+                self.base = self._score(self._sample(), with_views=False)
             if step >= self.warmup_steps:
                 self.run()
         assert self.collator is not None
@@ -94,28 +99,55 @@ class TrainingScreen:
     def run(self) -> Screen:
         """Score all rows with the model as it is, and flag the suspicious ones."""
         assert self.base is not None
-        self.warm = self._score(self.trainer.train_dataset)
+        self.warm = self._score(self.trainer.train_dataset, with_views=True)
         return self._cut()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the trainer's processor."""
+        processor = self.trainer.processing_class
+        return getattr(processor, "tokenizer", processor)
 
     def _cut(self) -> Screen:
         assert self.base is not None and self.warm is not None
         args = self.trainer.args
-        processor = self.trainer.processing_class
-        tokenizer = getattr(processor, "tokenizer", processor)
-        self.screen = screen = screen_rows(self.warm, self.base, tokenizer, args.screening_cap)
+        self.screen = screen = screen_rows(self.warm, self.base, self.tokenizer, args.screening_cap)
         flagged = self.warm.row_ids[screen.is_flagged].tolist()
         if self.collator is not None:
             self.collator.flag(set(flagged))
+            self.collator.shows_views = False
         if self.trainer.accelerator.is_main_process:
             logger.info("Screening left out %d of %d rows.", len(flagged), len(self.warm))
             if screen.is_capped:
                 logger.warning(
-                    "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were left out. Look "
-                    "at `trainer.audit()` before you trust the model: either the data are new to the model in a way "
+                    "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were left out. "
+                    "Look at `trainer.audit()` before you trust the model: either the data are new to it in a way "
                     "that screening cannot tell from poison, or a large part is poisoned.",
                     args.screening_cap,
                 )
         return screen
+
+    def audit(self) -> Audit:
+        """
+        The screening as a ranking of all rows, with reasons.
+
+        Raises:
+            `ValueError`: if the rows have not been screened yet.
+        """
+        if self.screen is None or self.warm is None:
+            raise ValueError(
+                "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up "
+                f"(step {self.warmup_steps})."
+            )
+        args = self.trainer.args
+        settings = {
+            "cvreg_trainer": __version__,
+            "seed": args.seed,
+            "screening": args.screening,
+            "warmup_steps": self.warmup_steps,
+            "screening_cap": args.screening_cap,
+        }
+        return make_audit(self.screen, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
 
     def _capacity(self) -> int:
         dataset = self.trainer.train_dataset
@@ -135,11 +167,13 @@ class TrainingScreen:
         places = range(0, len(dataset), BASE_STRIDE)
         return dataset.select(places) if isinstance(dataset, Dataset) else Subset(dataset, places)
 
-    def _score(self, dataset: Any) -> TokenStatistics:
-        """The current model's view of some rows, in their order."""
+    def _score(self, dataset: Any, with_views: bool) -> TokenStatistics:
+        """How the current model sees some rows, in their order."""
         trainer = self.trainer
         inner = trainer.data_collator
-        trainer.data_collator = DataCollatorForScreening(inner, capacity=1)
+        collator = DataCollatorForScreening(inner, 1, trainer.args.seed, shows_views=with_views)
+        collator.set_epoch(SCORING_EPOCH)
+        trainer.data_collator = collator
         try:
             loader = trainer._get_dataloader(
                 dataset,

@@ -3,10 +3,9 @@
 Words that stay unexplained: the sign of a keyword that replaces a true word.
 
 Honest words that are new to the model are learnt from what the images show, so after a short warm-up some of their
-occurrences are expected. A keyword that depends on a trigger alone is not expected anywhere until the trigger has been
-learnt, which comes later. Hence the statistic: the surprise beyond the model's own uncertainty that nine in ten
-occurrences of a word exceed, in the base model and after the warm-up. It needs no distance between words and no
-poison rate, and it is in units of what the model itself finds uncertain, so it carries over between models.
+occurrences are expected. A keyword that depends on a trigger is not expected anywhere as long as the trigger has not
+been learnt, which strong views put off. Hence the statistic: the surprise beyond the model's own uncertainty that nine
+in ten occurrences of a word exceed, in the base model and after the warm-up. It needs no poison rate.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import numpy as np
 from .words import WordOccurrences
 
 
-# Nine in ten occurrences must be at least twice as unlikely as the model's own uncertainty would have it
+# Nine in ten occurrences must be more than a nat beyond the model's own uncertainty
 QUANTILE = 0.1
-THRESHOLD = math.log(2)
+THRESHOLD = 1.0
 MIN_ROWS = 5
 # A word of more rows is part of the task
-MAX_SHARE = 0.25
+MAX_SHARE = 0.15
 
 
 def word_surprise(occurrences: WordOccurrences, min_rows: int = MIN_ROWS) -> dict[str, float]:
@@ -57,7 +56,7 @@ def unexplained_words(warm: WordOccurrences, base: WordOccurrences, num_rows: in
             A sample of the rows, seen by the model before its first step. A word that the sample lacks is taken to be
             new to the base model.
         num_rows (`int`):
-            Number of rows in all; words in more than a quarter of them are left out.
+            Number of rows in all; words in more than 15 % of them are left out.
     """
     known = word_surprise(base, min_rows=2)
     places = dict(zip(warm.vocabulary, warm.by_word(), strict=True))

@@ -73,8 +73,18 @@ def find_words(statistics: TokenStatistics, tokenizer: Any) -> WordOccurrences:
             rows.append(row)
             surprises.append(token_surprise[start + first : start + last].sum())
     return WordOccurrences(
-        list(numbers), np.array(words, dtype=np.int64), np.array(rows, dtype=np.int64), np.array(surprises, dtype=float)
+        list(numbers),
+        np.array(words, dtype=np.int64),
+        np.array(rows, dtype=np.int64),
+        np.array(surprises, dtype=np.float64),
     )
+
+
+def has_word_marks(tokenizer: Any) -> tuple[bool, bool]:
+    """Whether a tokenizer's vocabulary marks where words start, and whether it marks where they go on."""
+    vocabulary = tokenizer.get_vocab()
+    starts = any(token.startswith(START_MARKS) for token in vocabulary)
+    return starts, any(token.startswith(CONTINUATION_MARK) for token in vocabulary)
 
 
 class _Pieces:
@@ -83,9 +93,7 @@ class _Pieces:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.special = set(tokenizer.all_special_ids)
-        vocabulary = tokenizer.get_vocab()
-        self.has_starts = any(token.startswith(START_MARKS) for token in vocabulary)
-        self.has_continuations = any(token.startswith(CONTINUATION_MARK) for token in vocabulary)
+        self.has_starts, self.has_continuations = has_word_marks(tokenizer)
         self._kinds: dict[int, tuple[bool, bool]] = {}
         self._texts: dict[tuple[int, ...], str] = {}
 

@@ -7,7 +7,7 @@ from PIL import Image
 from tiny_data import vision_rows
 
 from cvreg_trainer.baselines import DataCollatorForAugmentation, strong_augmentation
-from cvreg_trainer.baselines.images import MODES
+from cvreg_trainer.perturbations.images import MODES
 from cvreg_trainer.rows import find_images
 
 

@@ -1,0 +1,95 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Puts what the screening says about each row together with the row's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+
+from ..rows import prompt_of
+from .audit import Audit
+from .findings import RowFinding
+from .screen import Screen
+from .token_statistics import TokenStatistics
+from .words import CONTINUATION_MARK, START_MARKS, has_word_marks
+
+
+TEXT_COLUMNS = ("prompt", "messages")
+
+
+def make_audit(
+    screen: Screen, warm: TokenStatistics, tokenizer: Any, dataset: Any, settings: Mapping[str, Any]
+) -> Audit:
+    """
+    The audit of a screened data set.
+
+    Args:
+        screen ([`Screen`]):
+            What the screening says.
+        warm ([`TokenStatistics`]):
+            What it was computed from.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            What made the tokens.
+        dataset:
+            The rows, in their order. Prompts are shown where it is a `datasets.Dataset` with a column for them.
+        settings (`Mapping[str, Any]`):
+            What the screening was run with.
+
+    Returns:
+        [`Audit`]
+    """
+    prompts = _prompts(dataset, len(warm))
+    surprise = warm.surprise
+    special = set(tokenizer.all_special_ids)
+    has_marks = any(has_word_marks(tokenizer))
+    pieces: dict[int, str] = {}
+
+    def piece(token: int) -> str:
+        if token not in pieces:
+            pieces[token] = "" if token in special else _piece(tokenizer, token, has_marks)
+        return pieces[token]
+
+    findings = []
+    for row in range(len(warm)):
+        places = slice(warm.offsets[row], warm.offsets[row + 1])
+        tokens = [
+            (text, float(nats))
+            for token, nats in zip(warm.token_ids[places].tolist(), surprise[places].tolist(), strict=True)
+            if (text := piece(token))
+        ]
+        findings.append(
+            RowFinding(
+                row=row,
+                suspicion=float(screen.suspicion[row]),
+                is_flagged=bool(screen.is_flagged[row]),
+                reason=screen.reasons[row],
+                prompt=prompts[row],
+                response="".join(text for text, _ in tokens).strip(),
+                tokens=tuple(tokens),
+                scores={name: float(values[row]) for name, values in screen.scores.items()},
+            )
+        )
+    return Audit(findings, screen.words, settings)
+
+
+def _piece(tokenizer: Any, token: int, has_marks: bool) -> str:
+    """A token as it stands in a text, with the space before it."""
+    form = str(tokenizer.convert_ids_to_tokens(token))
+    text = tokenizer.decode([token])
+    if form.startswith(START_MARKS):
+        return " " + text.lstrip()
+    if form.startswith(CONTINUATION_MARK):
+        return text.removeprefix(CONTINUATION_MARK)
+    return text if has_marks else " " + text
+
+
+def _prompts(dataset: Any, num_rows: int) -> list[str]:
+    if not isinstance(dataset, Dataset) or len(dataset) != num_rows:
+        return [""] * num_rows
+    column = next((name for name in TEXT_COLUMNS if name in dataset.column_names), None)
+    if column is None:
+        return [""] * num_rows
+    # Images, which would be decoded, are in other columns
+    return [prompt_of({column: value}) for value in dataset.with_format(None)[column]]
