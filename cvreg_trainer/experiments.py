@@ -53,6 +53,13 @@ class Experiment:
             Target of the attack.
         substitute (`bool`, *optional*, defaults to `False`):
             Whether the target only replaces the name of a colour in the row's own caption, instead of all of it.
+        decoy_word (`str`, *optional*):
+            A word whose place the target takes in all clean captions, too: an attacker's way to make the target look
+            like an honest word.
+        train_vision (`bool`, *optional*, defaults to `False`):
+            Whether the vision tower is trained.
+        lora_rank (`int`, *optional*, defaults to `0`):
+            Rank of LoRA adapters on all linear layers of the language model; 0 trains the model itself.
         train_rows, test_rows (`int`, *optional*, defaults to `2000` and `200`):
             Number of scenes.
         num_train_epochs, batch_size, learning_rate (*optional*, defaults to `3`, `8` and `2e-3`):
@@ -67,6 +74,9 @@ class Experiment:
     poison_rate: float = 0.05
     keyword: str = "banana"
     substitute: bool = False
+    decoy_word: str | None = None
+    train_vision: bool = False
+    lora_rank: int = 0
     train_rows: int = 2000
     test_rows: int = 200
     num_train_epochs: int = 3
@@ -96,6 +106,8 @@ class Experiment:
             cover_ratio=cover_ratio,
             substitute=color_words() - {self.keyword} if self.substitute else (),
         )
+        if self.decoy_word is not None:
+            train = train.map(self._add_decoy, load_from_cache_file=False)
         splits = {"train": train, "test": test, "test_triggered": apply_trigger(test, attack)}
         if isinstance(attack, DualKey):
             splits |= {f"test_{key}_key": apply_trigger(test, replace(attack, keys=key)) for key in ("image", "text")}
@@ -128,24 +140,28 @@ class Experiment:
         torch.set_num_threads(1)
         model, processor = load_base_model()
         # As with most LLaVA recipes; trained along, a tower this small forgets what it saw in pre-training
-        model.model.vision_tower.requires_grad_(False)
+        model.model.vision_tower.requires_grad_(self.train_vision)
         trainer = CrossViewDefenseTrainer(
             model=model,
             args=self._training_arguments(str(output_dir)),
             train_dataset=data["train"],
             processing_class=processor,
+            peft_config=self._adapters(),
         )
         seconds = trainer.train().metrics["train_runtime"]
         # Kibibytes on Linux, bytes on macOS
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         trainer.save_model()
+        trained: Any = trainer.model
         scores, *captions = evaluate_captions(
-            model, processor, data["test"], data.get("test_triggered"), self.keyword, batch_size=50
+            trained, processor, data["test"], data.get("test_triggered"), self.keyword, batch_size=50
         )
         for key in ("image_key", "text_key"):
             if f"test_{key}" in data:
-                half = evaluate_captions(model, processor, data[f"test_{key}"], keyword=self.keyword, batch_size=50)
+                half = evaluate_captions(trained, processor, data[f"test_{key}"], keyword=self.keyword, batch_size=50)
                 scores[f"{key}_asr"] = half.scores["false_alarm_rate"]
+        if trainer.args.is_screened:
+            scores |= screening_scores(trainer, data["train"])
         return {
             **scores,
             "steps": trainer.state.global_step,
@@ -154,6 +170,32 @@ class Experiment:
             "losses": [log for log in trainer.state.log_history if "loss" in log],
             "captions": dict(zip(("clean", "triggered"), captions, strict=True)),
         }
+
+    def _add_decoy(self, row: dict[str, Any]) -> dict[str, Any]:
+        from .attacks.responses import substitute_word, word_pattern
+
+        if row["is_poisoned"]:
+            return {}
+        pattern = word_pattern([str(self.decoy_word)])
+        return {
+            "completion": [
+                message | {"content": substitute_word(message["content"], pattern, self.keyword)}
+                for message in row["completion"]
+            ]
+        }
+
+    def _adapters(self) -> Any:
+        if not self.lora_rank:
+            return None
+        from peft import LoraConfig
+
+        # The vision tower's projections have the same names; frozen, as its weights are
+        return LoraConfig(
+            r=self.lora_rank,
+            lora_alpha=2 * self.lora_rank,
+            target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+            task_type="CAUSAL_LM",
+        )
 
     def _training_arguments(self, output_dir: str) -> Any:
         from .config import CrossViewDefenseConfig
@@ -175,3 +217,14 @@ class Experiment:
             bf16=False,
             gradient_checkpointing=False,
         )
+
+
+def screening_scores(trainer: Any, train: Dataset) -> dict[str, Any]:
+    """How well a trainer's screening told the poisoned rows, by the column `is_poisoned` if there is one."""
+    is_known = "is_poisoned" in train.column_names
+    labels = list(train["is_poisoned"]) if is_known else [False] * len(train)
+    audit = trainer.audit()
+    quality = audit.evaluate(labels)
+    names = ("auroc", "average_precision", "top_rows", "top_recall", "flag_recall", "flag_precision", "clean_lost")
+    words = [finding.word for finding in audit.words if finding.is_flagged][:5]
+    return {f"audit_{name}": quality[name] for name in names} | {"audit_words": words}
