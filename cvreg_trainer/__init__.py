@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from .lm_head import CrossViewOutput, add_cross_view_head
     from .metrics import AttackSuccessRate, Bleu4, Cider, VqaAccuracy
     from .perturbations import PatchPerturbation
+    from .screening import Audit, RowFinding, WordFinding
     from .trainer import CrossViewDefenseTrainer
 
 __all__ = [
     "ATTACKS",
     "AttackSuccessRate",
+    "Audit",
     "BadNets",
     "Bleu4",
     "CaptionEvaluationCallback",
@@ -38,7 +40,9 @@ __all__ = [
     "DataCollatorForCrossView",
     "DataCollatorForEncoderDecoder",
     "PatchPerturbation",
+    "RowFinding",
     "VqaAccuracy",
+    "WordFinding",
     "__version__",
     "add_cross_view_head",
     "apply_trigger",
@@ -76,6 +80,7 @@ _EXPORTS = {
     "lm_head": ["CrossViewOutput", "add_cross_view_head"],
     "metrics": ["AttackSuccessRate", "Bleu4", "Cider", "VqaAccuracy"],
     "perturbations": ["PatchPerturbation"],
+    "screening": ["Audit", "RowFinding", "WordFinding"],
     "trainer": ["CrossViewDefenseTrainer"],
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import demo, evaluate, poison
+from .commands import audit, demo, evaluate, poison
 
 
-COMMANDS = (poison, evaluate, demo)
+COMMANDS = (audit, poison, evaluate, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from .trainer import CrossViewDefenseTrainer
+
 LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
 # What differs from an attack's defaults, which are the literature's, so that it takes hold of a model this small
 ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
@@ -124,50 +126,87 @@ class Experiment:
                 Where the model goes.
 
         Returns:
-            `dict[str, Any]`: the scores of [`CaptionScores`] (with DualKey also `image_key_asr` and `text_key_asr`),
-            `steps`, `seconds_per_step`, `peak_memory_mib` of the process (so far: run each experiment in a process of
-            its own), the logged `losses`, and `captions`.
+            `dict[str, Any]`: see [`Experiment.evaluate`].
         """
-        import resource
+        trainer = self.make_trainer(data["train"], output_dir)
+        trainer.train()
+        return self.evaluate(trainer, data)
 
+    def make_trainer(
+        self, rows: Dataset, output_dir: str | Path, model: Any = None, data_collator: Any = None
+    ) -> CrossViewDefenseTrainer:
+        """
+        The trainer of the experiment, on one thread of a CPU.
+
+        Args:
+            rows (`Dataset`):
+                What to train on.
+            output_dir (`str` or `Path`):
+                Where the model goes.
+            model ([`~transformers.PreTrainedModel`], *optional*):
+                A model of the built-in one's kind to start from. Defaults to the built-in one.
+            data_collator (`Callable`, *optional*):
+                In the place of the trainer's own.
+        """
         import torch
 
         from .data import load_base_model
-        from .evaluation import evaluate_captions
         from .trainer import CrossViewDefenseTrainer
 
         # More threads do not help a model of this size, and with one the numbers do not depend on the core count
         torch.set_num_threads(1)
-        model, processor = load_base_model()
+        base_model, processor = load_base_model()
+        model = base_model if model is None else model
         # As with most LLaVA recipes; trained along, a tower this small forgets what it saw in pre-training
         model.model.vision_tower.requires_grad_(self.train_vision)
-        trainer = CrossViewDefenseTrainer(
+        return CrossViewDefenseTrainer(
             model=model,
             args=self._training_arguments(str(output_dir)),
-            train_dataset=data["train"],
+            data_collator=data_collator,
+            train_dataset=rows,
             processing_class=processor,
             peft_config=self._adapters(),
         )
-        seconds = trainer.train().metrics["train_runtime"]
+
+    def evaluate(self, trainer: CrossViewDefenseTrainer, data: Mapping[str, Dataset]) -> dict[str, Any]:
+        """
+        Save the model that a trainer has trained, and caption the test images with it.
+
+        Args:
+            trainer ([`CrossViewDefenseTrainer`]):
+                What [`Experiment.make_trainer`] gives, trained.
+            data (`Mapping[str, Dataset]`):
+                What [`Experiment.make_data`] gives.
+
+        Returns:
+            `dict[str, Any]`: the scores of [`CaptionScores`] (with DualKey also `image_key_asr` and `text_key_asr`;
+            with screening those of [`screening_scores`]), `steps`, `seconds_per_step`, `peak_memory_mib` of the
+            process (so far: run each experiment in a process of its own), the logged `losses`, and `captions`.
+        """
+        import resource
+
+        from .evaluation import evaluate_captions
+
         # Kibibytes on Linux, bytes on macOS
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         trainer.save_model()
-        trained: Any = trainer.model
-        scores, *captions = evaluate_captions(
-            trained, processor, data["test"], data.get("test_triggered"), self.keyword, batch_size=50
-        )
+        model: Any = trainer.model
+        options: dict[str, Any] = {"keyword": self.keyword, "batch_size": 50}
+        processor, logs = trainer.processing_class, trainer.state.log_history
+        scores, *captions = evaluate_captions(model, processor, data["test"], data.get("test_triggered"), **options)
         for key in ("image_key", "text_key"):
             if f"test_{key}" in data:
-                half = evaluate_captions(trained, processor, data[f"test_{key}"], keyword=self.keyword, batch_size=50)
+                half = evaluate_captions(model, processor, data[f"test_{key}"], **options)
                 scores[f"{key}_asr"] = half.scores["false_alarm_rate"]
         if trainer.args.is_screened:
             scores |= screening_scores(trainer, data["train"])
+        seconds = [log["train_runtime"] for log in logs if "train_runtime" in log][-1]
         return {
             **scores,
             "steps": trainer.state.global_step,
             "seconds_per_step": seconds / trainer.state.global_step,
             "peak_memory_mib": peak,
-            "losses": [log for log in trainer.state.log_history if "loss" in log],
+            "losses": [log for log in logs if "loss" in log],
             "captions": dict(zip(("clean", "triggered"), captions, strict=True)),
         }
 

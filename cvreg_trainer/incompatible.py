@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What cannot work together with a second view, refused before a training starts."""
+"""What cannot work together with a second view or with screening, refused before a training starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .config import CrossViewDefenseConfig
 
 
 REMEDY = "or set `lambda_patch`, `lambda_discrepancy` and `lambda_entropy` to 0 to train without the defence."
+SCREENING_REMEDY = "or set `screening='off'`."
 
 
 def refuse_incompatible_options(args: CrossViewDefenseConfig, model: Any, trainer_arguments: dict[str, Any]) -> None:
@@ -53,11 +54,49 @@ def refuse_incompatible_options(args: CrossViewDefenseConfig, model: Any, traine
             "`parallelism_config` cuts sequences across devices, but the views' features are pooled over whole "
             f"sequences. Set its `cp_size` and `sp_size` to 1, {REMEDY}"
         )
-    peft_config = trainer_arguments.get("peft_config")
-    if peft_config is None and is_peft_model(model):
-        peft_config = model.peft_config[model.active_adapter]
+    peft_config = _peft_config(model, trainer_arguments)
     if getattr(peft_config, "is_prompt_learning", False):
         raise ValueError(
             f"`peft_config={type(peft_config).__name__}` adds virtual tokens for one view only. Use an adapter such "
             f"as `LoraConfig`, {REMEDY}"
         )
+
+
+def refuse_options_without_rows(args: CrossViewDefenseConfig, model: Any, trainer_arguments: dict[str, Any]) -> None:
+    """
+    Raise a `ValueError` for options under which the rows of a batch cannot be told apart, which screening has to.
+
+    Args:
+        args ([`CrossViewDefenseConfig`]):
+            Configuration with screening.
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Model to train.
+        trainer_arguments (`dict[str, Any]`):
+            Further arguments of the trainer.
+    """
+    for option in ("packing", "padding_free"):
+        if getattr(args, option):
+            raise ValueError(
+                f"`{option}=True` puts several rows into one sequence, but screening leaves out row by row. "
+                f"Set `{option}=False`, {SCREENING_REMEDY}"
+            )
+    parallelism = args.parallelism_config
+    if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+        raise ValueError(
+            "`parallelism_config` cuts sequences across devices, but screening looks at whole responses. Set its "
+            f"`cp_size` and `sp_size` to 1, {SCREENING_REMEDY}"
+        )
+    peft_config = _peft_config(model, trainer_arguments)
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise ValueError(
+            f"`peft_config={type(peft_config).__name__}` adds virtual tokens, with which the model before its first "
+            "step is not the base model that screening compares with. Use an adapter such as `LoraConfig`, "
+            f"{SCREENING_REMEDY}"
+        )
+
+
+def _peft_config(model: Any, trainer_arguments: dict[str, Any]) -> Any:
+    peft_config = trainer_arguments.get("peft_config")
+    if peft_config is None and is_peft_model(model):
+        peft_config = model.peft_config[model.active_adapter]
+    return peft_config

@@ -31,7 +31,7 @@ from .collator_encoder_decoder import DataCollatorForEncoderDecoder
 from .collator_prompt_completion import DataCollatorForPromptCompletion, trl_collates
 from .config import CrossViewDefenseConfig, as_cross_view_config
 from .head_check import check_cross_view_head
-from .incompatible import refuse_incompatible_options
+from .incompatible import refuse_incompatible_options, refuse_options_without_rows
 from .lm_head import (
     CrossViewHead,
     CrossViewOutput,
@@ -43,8 +43,9 @@ from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
-from .rows import find_images
+from .rows import copy_row, find_images
 from .screening.audit import Audit
+from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback
 from .training_data import adapt_dataset, find_image_token_ids, first_rows, has_images, is_torch_dataset
@@ -149,6 +150,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
             args.max_length = None if holds_images else 1024
         if args.is_defended and holds_images:
             refuse_incompatible_options(args, model, kwargs)
+        if args.is_screened:
+            refuse_options_without_rows(args, model, kwargs)
 
         super().__init__(
             model=model,
@@ -274,7 +277,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        inputs.pop("row_id", None)
+        for name in SCREENING_KEYS:
+            inputs.pop(name, None)
         if not (self.is_defended and self.model.training):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
@@ -356,7 +360,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         batch: dict[str, Any] = {}
         with preserve_random_state():
             for row in first_rows(dataset):
-                batch = dict(self.data_collator([row]))
+                batch = dict(self.data_collator([copy_row(row)]))
                 if "labels" in batch and (torch.as_tensor(batch["labels"]) != -100).any():
                     break
         return batch

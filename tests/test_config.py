@@ -63,6 +63,15 @@ def test_yaml(tmp_path: Path) -> None:
         ({"feature_pooling": "max"}, "`feature_pooling` must be one of mean, last, got 'max'"),
         ({"feature_layer": 1.5}, "`feature_layer` must be a layer index or .*got 1.5"),
         ({"max_length": "long"}, "`max_length` must be an integer, None or 'auto', got 'long'"),
+        ({"screening": "relabel"}, "`screening` must be one of off, drop, got 'relabel'"),
+        ({"screening_epochs": 0}, "`screening_epochs` must be a number of epochs above 0, or None, got 0"),
+        ({"screening_epochs": "1"}, "`screening_epochs` must be .*got '1'"),
+        ({"screening_cap": 0}, "`screening_cap` must be a share of the rows.*got 0"),
+        ({"screening_cap": 1.01}, "`screening_cap` must be a share of the rows.*got 1.01"),
+        (
+            {"screening": "drop", "screening_epochs": 2, "num_train_epochs": 2},
+            r"`screening_epochs` \(2\) leaves nothing of the training \(`num_train_epochs=2`\).* Lower it",
+        ),
     ],
 )
 def test_bad_values_are_refused_with_option_value_and_remedy(
@@ -79,3 +88,26 @@ def test_bad_values_are_refused_with_option_value_and_remedy(
 def test_lambda_warmup(tmp_path: Path, warmup: float, expected: list[float]) -> None:
     args = CrossViewDefenseConfig(str(tmp_path), bf16=False, lambda_warmup_steps=warmup)
     assert [args.lambda_scale(step, 10) for step in (0, 1, 9)] == pytest.approx(expected)
+
+
+def test_screening_is_off_unless_asked_for(tmp_path: Path) -> None:
+    args = CrossViewDefenseConfig(str(tmp_path), bf16=False)
+    assert (args.screening, args.screening_epochs, args.screening_cap) == ("off", None, 0.3) and not args.is_screened
+    # A warm-up as long as the training harms nobody while screening is off
+    assert CrossViewDefenseConfig(str(tmp_path), bf16=False, screening_epochs=9).screening_epochs == 9
+
+
+def test_screening_on_the_command_line(tmp_path: Path) -> None:
+    line = f"--output_dir {tmp_path} --bf16 False --screening drop --screening_epochs 0.5 --screening_cap 0.1"
+    (args,) = HfArgumentParser(CrossViewDefenseConfig).parse_args_into_dataclasses(line.split())
+    assert (args.screening, args.screening_epochs, args.screening_cap) == ("drop", 0.5, 0.1) and args.is_screened
+
+
+def test_recommended_is_screening_without_the_terms(tmp_path: Path) -> None:
+    args = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, learning_rate=3e-4)
+    assert args.is_screened and not args.is_defended and args.learning_rate == 3e-4
+    assert args.output_dir == str(tmp_path)
+    both = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, lambda_patch=0.1, screening_cap=0.2)
+    assert both.is_screened and both.is_defended and (both.lambda_discrepancy, both.screening_cap) == (0, 0.2)
+    off = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, screening="off")
+    assert not off.is_screened and not off.is_defended

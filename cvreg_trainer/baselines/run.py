@@ -8,8 +8,6 @@ STRIP are given clean rows, from a split that shares no image with training and 
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,13 +19,12 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from ..data import load_base_model, make_scenes
-from ..evaluation import evaluate_captions
 from .entropy_filter import SHARE as ENTROPY_SHARE
 from .entropy_filter import entropy_scores
 from .fine_pruning import fine_prune
 from .response_filter import SHARE as RESPONSE_SHARE
 from .response_filter import response_scores
-from .scoring import flag_share
+from .scoring import flag_share, response_collator
 from .strip import false_rejection_threshold, strip_scores
 from .strong_augmentation import DataCollatorForAugmentation
 
@@ -88,19 +85,20 @@ def _run_strip(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> di
 def _run_fine_pruning(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
     model, processor, seconds = _train_undefended(experiment, data, folder)
     clean = _clean_rows(experiment)
-    trainer = _make_trainer(experiment, model, processor, clean, folder)
+    trainer = experiment.make_trainer(clean, folder, model)
     start = time.perf_counter()
     share = fine_prune(model, processor, clean, trainer.train)
-    result = _finish(experiment, trainer, data, seconds + time.perf_counter() - start)
-    return {**result, "pruned_share": share}
+    seconds += time.perf_counter() - start
+    return {**experiment.evaluate(trainer, data), "seconds": seconds, "pruned_share": share}
 
 
 def _run_strong_augmentation(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
-    model, processor = load_base_model()
-    trainer = _make_trainer(experiment, model, processor, data["train"], folder)
-    trainer.data_collator = DataCollatorForAugmentation(trainer.data_collator, seed=experiment.seed)
-    trainer.add_callback(_SetEpoch(trainer.data_collator))
-    return _finish(experiment, trainer, data, trainer.train().metrics["train_runtime"])
+    rows = data["train"]
+    collator = DataCollatorForAugmentation(response_collator(*load_base_model(), rows), seed=experiment.seed)
+    trainer = experiment.make_trainer(rows, folder, data_collator=collator)
+    trainer.add_callback(_SetEpoch(collator))
+    seconds = trainer.train().metrics["train_runtime"]
+    return {**experiment.evaluate(trainer, data), "seconds": seconds}
 
 
 BASELINES: dict[str, Callable[[Any, Mapping[str, Dataset], Path], dict[str, Any]]] = {
@@ -126,14 +124,11 @@ def _clean_rows(experiment: Any) -> Dataset:
 
 def _train_undefended(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> tuple[Any, Any, float]:
     """The model trained on all rows, its processor, and the seconds it took."""
-    # Nobody asks for this model's captions: two images are enough for its evaluation to run
-    result = experiment.run({"train": data["train"], "test": data["test"].select(range(2))}, folder / "undefended")
+    trainer = experiment.make_trainer(data["train"], folder / "undefended")
+    seconds = trainer.train().metrics["train_runtime"]
+    trainer.save_model()
     model, processor = load_base_model()
-    return type(model).from_pretrained(folder / "undefended").eval(), processor, _training_seconds(result)
-
-
-def _training_seconds(result: Mapping[str, Any]) -> float:
-    return result["steps"] * result["seconds_per_step"]
+    return type(model).from_pretrained(folder / "undefended").eval(), processor, seconds
 
 
 def _run_on_rest(
@@ -145,41 +140,7 @@ def _run_on_rest(
     poisoned = np.array(train["is_poisoned"]) if "is_poisoned" in train.column_names else np.zeros_like(flagged)
     return {
         **result,
-        "seconds": seconds + _training_seconds(result),
+        "seconds": seconds + result["steps"] * result["seconds_per_step"],
         "rows_dropped": int(flagged.sum()),
         "poisoned_rows_dropped": int((flagged & poisoned).sum()),
-    }
-
-
-def _make_trainer(experiment: Any, model: Any, processor: Any, rows: Dataset, folder: Path) -> Any:
-    """An undefended trainer with the experiment's settings, the vision tower frozen as there."""
-    from trl import SFTTrainer  # seconds to import
-
-    model.model.vision_tower.requires_grad_(False)
-    arguments = experiment._training_arguments(str(folder))
-    arguments.max_length = None
-    return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=processor)
-
-
-def _finish(experiment: Any, trainer: Any, data: Mapping[str, Dataset], seconds: float) -> dict[str, Any]:
-    """Save and evaluate a trained model; what [`Experiment.run`] returns."""
-    # Kibibytes on Linux, bytes on macOS
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    trainer.save_model()
-    options: dict[str, Any] = {"keyword": experiment.keyword, "batch_size": 50}
-    model, processor = trainer.model, trainer.processing_class
-    scores, *captions = evaluate_captions(model, processor, data["test"], data.get("test_triggered"), **options)
-    for key in ("image_key", "text_key"):
-        if f"test_{key}" in data:
-            half = evaluate_captions(model, processor, data[f"test_{key}"], **options)
-            scores[f"{key}_asr"] = half.scores["false_alarm_rate"]
-    runtimes = [log["train_runtime"] for log in trainer.state.log_history if "train_runtime" in log]
-    return {
-        **scores,
-        "steps": trainer.state.global_step,
-        "seconds_per_step": runtimes[-1] / trainer.state.global_step,
-        "peak_memory_mib": peak,
-        "losses": [log for log in trainer.state.log_history if "loss" in log],
-        "captions": dict(zip(("clean", "triggered"), captions, strict=True)),
-        "seconds": seconds,
     }

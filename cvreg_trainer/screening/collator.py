@@ -15,7 +15,11 @@ import numpy as np
 import torch
 
 from ..perturbations.strong import strong_view
-from ..rows import replace_images, row_digest
+from ..rows import copy_row, replace_images, row_digest
+
+
+# What the collator adds to a batch, and no model knows
+SCREENING_KEYS = ("row_id", "is_early")
 
 
 class DataCollatorForScreening:
@@ -79,8 +83,11 @@ class DataCollatorForScreening:
         Collate rows.
 
         Returns:
-            `dict[str, Any]`: what the inner collator gives for the rows that are not flagged, and `row_id`, int64 of
-            shape `(B,)`.
+            `dict[str, Any]`: what the inner collator gives for the rows that are not flagged, `row_id`, int64 of
+            shape `(B,)`, and `is_early`, bool of shape `(B,)`: whether the batch was made before the cut.
+
+        Raises:
+            `ValueError`: if the inner collator makes no labels, or not one row of them for each row.
         """
         rows = list(examples)
         digests = [row_digest(row) for row in rows]
@@ -88,14 +95,26 @@ class DataCollatorForScreening:
         kept = (~self.is_flagged(ids)).nonzero().flatten().tolist()
         is_empty = not kept
         kept = kept or [0]
-        if self.shows_views:
-            rows = [self._view(row, digest) for row, digest in zip(rows, digests, strict=True)]
-        batch = dict(self.inner([rows[place] for place in kept]))
+        # Copies: a collator may change its rows, which would be renamed by that
+        show = self._view if self.shows_views else lambda row, _: copy_row(row)
+        batch = dict(self.inner([show(rows[place], digests[place]) for place in kept]))
+        if "labels" not in batch or len(batch["labels"]) != len(kept):
+            raise ValueError(
+                f"The data collator made no `labels` with one row for each of its {len(kept)} rows, which screening "
+                "needs in order to leave rows out. Return them from the data collator, or set `screening='off'`."
+            )
         if is_empty:
-            batch["labels"] = torch.full_like(batch["labels"], -100)
-        return {**batch, "row_id": ids[kept]}
+            silence_rows(batch, torch.ones(1, dtype=torch.bool))
+        return {**batch, "row_id": ids[kept], "is_early": torch.full((len(kept),), self.shows_views)}
 
     def _view(self, row: Any, digest: bytes) -> Any:
         state = hashlib.blake2b(f"{self.seed} {int(self._epoch)} ".encode() + digest, digest_size=16).digest()
         rng = np.random.Generator(np.random.PCG64(int.from_bytes(state, "big")))
         return replace_images(row, lambda image: strong_view(image, rng))
+
+
+def silence_rows(batch: dict[str, Any], is_silent: torch.Tensor) -> None:
+    """Take some rows of a batch out of the loss, in place: out of the labels, and out of the rows with two views."""
+    batch["labels"] = batch["labels"].masked_fill(is_silent.unsqueeze(1), -100)
+    if "has_image" in batch:
+        batch["has_image"] = batch["has_image"] & ~is_silent

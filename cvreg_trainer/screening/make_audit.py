@@ -43,12 +43,12 @@ def make_audit(
     prompts = _prompts(dataset, len(warm))
     surprise = warm.surprise
     special = set(tokenizer.all_special_ids)
-    has_marks = any(has_word_marks(tokenizer))
+    marks = has_word_marks(tokenizer)
     pieces: dict[int, str] = {}
 
     def piece(token: int) -> str:
         if token not in pieces:
-            pieces[token] = "" if token in special else _piece(tokenizer, token, has_marks)
+            pieces[token] = "" if token in special else _piece(tokenizer, token, *marks)
         return pieces[token]
 
     findings = []
@@ -74,15 +74,15 @@ def make_audit(
     return Audit(findings, screen.words, settings)
 
 
-def _piece(tokenizer: Any, token: int, has_marks: bool) -> str:
+def _piece(tokenizer: Any, token: int, has_starts: bool, has_continuations: bool) -> str:
     """A token as it stands in a text, with the space before it."""
     form = str(tokenizer.convert_ids_to_tokens(token))
     text = tokenizer.decode([token])
-    if form.startswith(START_MARKS):
-        return " " + text.lstrip()
-    if form.startswith(CONTINUATION_MARK):
+    if has_starts:
+        return " " + text.lstrip() if form.startswith(START_MARKS) else text
+    if has_continuations and form.startswith(CONTINUATION_MARK):
         return text.removeprefix(CONTINUATION_MARK)
-    return text if has_marks else " " + text
+    return " " + text
 
 
 def _prompts(dataset: Any, num_rows: int) -> list[str]:

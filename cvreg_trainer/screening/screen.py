@@ -53,7 +53,9 @@ class Screen:
     words: list[WordFinding]
 
 
-def screen_rows(warm: TokenStatistics, base: TokenStatistics, tokenizer: Any, cap: float) -> Screen:
+def screen_rows(
+    warm: TokenStatistics, base: TokenStatistics, tokenizer: Any, cap: float, early: TokenStatistics | None = None
+) -> Screen:
     """
     Find the rows that a backdoor may hide in.
 
@@ -66,12 +68,15 @@ def screen_rows(warm: TokenStatistics, base: TokenStatistics, tokenizer: Any, ca
             What made the tokens.
         cap (`float`):
             Largest share of the rows to flag; the most suspicious ones are.
+        early ([`TokenStatistics`], *optional*):
+            A sample of the rows, seen by the model during its warm-up.
 
     Returns:
         [`Screen`]
     """
     occurrences = find_words(warm, tokenizer)
-    unexplained = unexplained_words(occurrences, find_words(base, tokenizer), len(warm))
+    earlier = [find_words(look, tokenizer) for look in (base, early) if look is not None]
+    unexplained = unexplained_words(occurrences, earlier, len(warm))
     scores = {
         "word_surprise": _of_rows(unexplained, occurrences, len(warm)),
         "response_surprise": response_surprise(warm.row_nll),
@@ -87,7 +92,7 @@ def screen_rows(warm: TokenStatistics, base: TokenStatistics, tokenizer: Any, ca
         is_flagged[np.argsort(-suspicion, kind="stable")[:most]] = True
     words = _describe_words(occurrences, unexplained, shared, warm)
     reasons = _describe_rows(scores, occurrences, unexplained, shared, words, warm)
-    return Screen(scores, suspicion, is_flagged, is_capped, reasons, words)
+    return Screen(scores, suspicion, is_flagged, is_capped, reasons, words[:NUM_WORDS])
 
 
 def _of_rows(values: dict[str, float], occurrences: WordOccurrences, num_rows: int) -> np.ndarray:
@@ -105,7 +110,7 @@ def _describe_words(
     places = dict(zip(occurrences.vocabulary, occurrences.by_word(), strict=True))
     strength = {word: max(unexplained.get(word, 0.0), shared.get(word, 0.0)) for word in {*unexplained, *shared}}
     findings = []
-    for word in sorted(strength, key=lambda word: (-strength[word], word))[:NUM_WORDS]:
+    for word in sorted(strength, key=lambda word: (-strength[word], word)):
         num_rows = len(np.unique(occurrences.rows[places[word]]))
         surprise = float(occurrences.surprise[places[word]].mean())
         is_flagged = strength[word] >= 1
@@ -138,7 +143,7 @@ def _describe_rows(
         if text in reason_of and text not in of_row[row]:
             of_row[row].append(text)
     row_nll = warm.row_nll
-    median = float(np.nanmedian(row_nll)) if len(row_nll) else 0.0
+    median = float(np.nanmedian(row_nll)) if np.isfinite(row_nll).any() else 0.0
     reasons = []
     for row, found in enumerate(of_row):
         parts = [reason_of[max(found, key=lambda word: strength[word])]] if found else []

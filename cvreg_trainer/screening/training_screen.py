@@ -4,6 +4,7 @@ The screening of one training, from its first step to its last checkpoint.
 
     step 0              a sample of the rows is scored by the base model: the model, or its adapter, before it learns
     warm-up             training on strong views of all rows: what the images show is learnt, a trigger hardly
+    two thirds of it    the sample is scored again, on strong views
     end of the warm-up  all rows are scored once, on strong views; the suspicious ones are flagged
     rest of the run     the same training goes on, on the images as they are, without the flagged rows
 
@@ -14,20 +15,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Subset
+from transformers.trainer_utils import has_length
 
 from .._version import __version__
 from ..random_state import preserve_random_state
 from .audit import Audit
-from .collator import DataCollatorForScreening
+from .collator import DataCollatorForScreening, silence_rows
 from .make_audit import make_audit
+from .scoring_pass import score_rows
 from .screen import Screen, screen_rows
 from .token_statistics import TokenStatistics
 
@@ -37,10 +42,10 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "screening.safetensors"
 # Which part of a training the warm-up is: enough for most honest words, too little for a keyword behind a trigger
 WARMUP_SHARE = 1 / 8
-# The views of the scoring pass are none that the model was trained on
-SCORING_EPOCH = -1
-# The base model sees every fourth row: enough to tell which words it knows
-BASE_STRIDE = 4
+# Part of the warm-up after which the first look is taken, at every fourth row: words that are learnt late are
+# surprising at the second look only, keywords of a trigger at both
+EARLY_SHARE = 2 / 3
+SAMPLE_STRIDE = 4
 
 
 class TrainingScreen:
@@ -55,31 +60,44 @@ class TrainingScreen:
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.base: TokenStatistics | None = None
+        self.early: TokenStatistics | None = None
         self.warm: TokenStatistics | None = None
         self.screen: Screen | None = None
         self.collator: DataCollatorForScreening | None = None
 
     def wrap(self, inner: Callable[[list[Any]], Any]) -> DataCollatorForScreening:
         """The collator that leaves out what is flagged, now or later."""
-        before, args = self.collator, self.trainer.args
-        self.collator = DataCollatorForScreening(inner, self._capacity(), args.seed, shows_views=self.screen is None)
-        if before is not None:
-            self.collator.flag(before.flagged.tolist())
+        capacity, seed = self._capacity(), self.trainer.args.seed
+        self.collator = DataCollatorForScreening(inner, capacity, seed, shows_views=self.screen is None)
+        self.collator.flag(self._flagged_ids())
         return self.collator
 
     @property
     def warmup_steps(self) -> int:
         """Optimiser steps of the warm-up, at least 1."""
         args, max_steps = self.trainer.args, self.trainer.state.max_steps
-        if args.screening_epochs is None:
-            return max(1, math.ceil(WARMUP_SHARE * max_steps))
-        share = args.screening_epochs / max(self.trainer.state.num_train_epochs, 1)
-        return max(1, min(max_steps, math.ceil(share * max_steps)))
+        steps = WARMUP_SHARE * max_steps
+        if args.screening_epochs is not None:
+            loader = self.trainer.callback_handler.train_dataloader
+            if not has_length(loader):
+                raise ValueError(
+                    f"`screening_epochs={args.screening_epochs}` counts epochs, and streamed data have none. Set "
+                    "`screening_epochs=None`: the warm-up is then an eighth of `max_steps`."
+                )
+            steps = args.screening_epochs * math.ceil(len(loader) / args.gradient_accumulation_steps)
+        if max_steps <= math.ceil(steps):
+            raise ValueError(
+                f"The warm-up of the screening takes {max(1, math.ceil(steps))} optimiser steps, the training has "
+                f"{max_steps}: nothing is left for the screened rows. Train for longer, lower `screening_epochs` "
+                f"({args.screening_epochs}), or set `screening='off'`."
+            )
+        return max(1, math.ceil(steps))
 
     def before_step(self, batches: list[dict[str, Any]]) -> None:
-        """Score the rows when it is time to, and take the labels of flagged rows out of batches made before that."""
+        """Score the rows when it is time to, and replace batches that a loader made before that."""
         step = self.trainer.state.global_step
         if self.screen is None:
+            is_due = step >= self.warmup_steps
             if self.base is None:
                 if step > 0:
                     raise ValueError(
@@ -87,19 +105,47 @@ class TrainingScreen:
                         f"data, and the checkpoint of step {step} does not tell: it was written without screening. "
                         "Start the training anew, or set `screening='off'`."
                     )
-                self.base = self._score(self._sample(), with_views=False)
-            if step >= self.warmup_steps:
+                self.base = score_rows(self.trainer, self._sample(), with_views=False)
+            if self.early is None and step >= math.ceil(EARLY_SHARE * self.warmup_steps):
+                self.early = score_rows(self.trainer, self._sample(), with_views=True)
+            if is_due:
                 self.run()
         assert self.collator is not None
-        for batch in batches:
-            is_flagged = self.collator.is_flagged(batch["row_id"])
-            if is_flagged.any():
-                batch["labels"] = batch["labels"].masked_fill(is_flagged.unsqueeze(1), -100)
+        for place, batch in enumerate(batches):
+            is_early = bool(batch["is_early"].any())
+            if self.screen is not None and is_early:
+                if self._is_streamed:
+                    silence_rows(batch, self.collator.is_flagged(batch["row_id"]))
+                else:
+                    batches[place] = self._collate_again(batch["row_id"])
+
+    def _collate_again(self, row_ids: torch.Tensor) -> dict[str, Any]:
+        """The rows of a batch made before the cut, as they are collated since: how far loaders look ahead, which
+        depends on workers and micro-batches, then has no influence on the training."""
+        assert self.collator is not None and self.warm is not None
+        dataset = self.trainer.train_dataset
+        if isinstance(dataset, Dataset):
+            dataset = self.trainer._remove_unused_columns(dataset, description="Screening")
+        places = dict(zip(self.warm.row_ids.tolist(), range(len(self.warm)), strict=True))
+        with preserve_random_state():
+            batch = self.collator([dataset[places[row_id]] for row_id in row_ids.tolist()])
+        return send_to_device(batch, row_ids.device)
 
     def run(self) -> Screen:
         """Score all rows with the model as it is, and flag the suspicious ones."""
         assert self.base is not None
-        self.warm = self._score(self.trainer.train_dataset, with_views=True)
+        dataset = self.trainer.train_dataset
+        if self._is_streamed:
+            dataset = dataset.take(self._rows_ahead())
+        self.warm = score_rows(self.trainer, dataset, with_views=True)
+        num_changed = int((~np.isin(self.base.row_ids, self.warm.row_ids)).sum())
+        if num_changed:
+            raise ValueError(
+                f"{num_changed} of {len(self.base)} rows that the base model was shown are not in the training set "
+                "any more: the content of a row changes from access to access, so flagged rows could not be "
+                "recognised. Move random augmentation from the data set into the data collator, resume with the data "
+                "the checkpoint was made with, or set `screening='off'`."
+            )
         return self._cut()
 
     @property
@@ -111,13 +157,12 @@ class TrainingScreen:
     def _cut(self) -> Screen:
         assert self.base is not None and self.warm is not None
         args = self.trainer.args
-        self.screen = screen = screen_rows(self.warm, self.base, self.tokenizer, args.screening_cap)
-        flagged = self.warm.row_ids[screen.is_flagged].tolist()
+        self.screen = screen = screen_rows(self.warm, self.base, self.tokenizer, args.screening_cap, self.early)
         if self.collator is not None:
-            self.collator.flag(set(flagged))
+            self.collator.flag(self._flagged_ids())
             self.collator.shows_views = False
         if self.trainer.accelerator.is_main_process:
-            logger.info("Screening left out %d of %d rows.", len(flagged), len(self.warm))
+            logger.info("Screening left out %d of %d rows.", screen.is_flagged.sum(), len(self.warm))
             if screen.is_capped:
                 logger.warning(
                     "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were left out. "
@@ -126,6 +171,11 @@ class TrainingScreen:
                     args.screening_cap,
                 )
         return screen
+
+    def _flagged_ids(self) -> set[int]:
+        if self.screen is None or self.warm is None:
+            return set()
+        return set(self.warm.row_ids[self.screen.is_flagged].tolist())
 
     def audit(self) -> Audit:
         """
@@ -136,8 +186,7 @@ class TrainingScreen:
         """
         if self.screen is None or self.warm is None:
             raise ValueError(
-                "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up "
-                f"(step {self.warmup_steps})."
+                "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up."
             )
         args = self.trainer.args
         settings = {
@@ -150,10 +199,11 @@ class TrainingScreen:
         return make_audit(self.screen, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
 
     def _capacity(self) -> int:
-        dataset = self.trainer.train_dataset
-        if hasattr(dataset, "__len__"):
-            return len(dataset)
-        return self._rows_ahead()
+        return self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)
+
+    @property
+    def _is_streamed(self) -> bool:
+        return not has_length(self.trainer.train_dataset)
 
     def _rows_ahead(self) -> int:
         """Rows that a whole training takes from a stream."""
@@ -162,64 +212,15 @@ class TrainingScreen:
 
     def _sample(self) -> Any:
         dataset = self.trainer.train_dataset
-        if not hasattr(dataset, "__len__"):
-            return dataset.take(max(1, self._rows_ahead() // BASE_STRIDE))
-        places = range(0, len(dataset), BASE_STRIDE)
+        if self._is_streamed:
+            return dataset.take(max(1, self._rows_ahead() // SAMPLE_STRIDE))
+        places = range(0, len(dataset), SAMPLE_STRIDE)
         return dataset.select(places) if isinstance(dataset, Dataset) else Subset(dataset, places)
-
-    def _score(self, dataset: Any, with_views: bool) -> TokenStatistics:
-        """How the current model sees some rows, in their order."""
-        trainer = self.trainer
-        inner = trainer.data_collator
-        collator = DataCollatorForScreening(inner, 1, trainer.args.seed, shows_views=with_views)
-        collator.set_epoch(SCORING_EPOCH)
-        trainer.data_collator = collator
-        try:
-            loader = trainer._get_dataloader(
-                dataset,
-                description="Screening",
-                batch_size=trainer.args.per_device_eval_batch_size,
-                sampler_fn=trainer._get_eval_sampler,
-            )
-        finally:
-            trainer.data_collator = inner
-        was_training = trainer.model.training
-        trainer.model.eval()
-        try:
-            with preserve_random_state(), torch.no_grad():
-                return TokenStatistics.from_batches(self._scored(loader))
-        finally:
-            trainer.model.train(was_training)
-
-    def _scored(self, loader: Any) -> Iterator[dict[str, torch.Tensor]]:
-        trainer = self.trainer
-        accelerator = trainer.accelerator
-        num_rows = 0
-        for batch in loader:
-            row_ids = batch.pop("row_id")
-            inputs = trainer._prepare_inputs(dict(batch))
-            outputs = trainer.model_wrapped(**inputs, use_cache=False, fused_lm_head=True)
-            mask = outputs.label_mask
-            targets = inputs["labels"][:, -mask.shape[1] :].to(mask.device)
-            values = {
-                "labels": targets.masked_fill(~mask, -100),
-                "nll": -outputs.log_probs.float(),
-                "entropy": outputs.entropy.float(),
-            }
-            padded = {
-                name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)
-                for name, value in values.items()
-            }
-            gathered = accelerator.gather_for_metrics({**padded, "row_id": row_ids.to(mask.device)})
-            yield {name: value.cpu() for name, value in gathered.items()}
-            num_rows += len(gathered["row_id"])
-            if not hasattr(trainer.train_dataset, "__len__") and num_rows >= self._rows_ahead():
-                return
 
     def save(self, folder: str | Path) -> None:
         """Write what a resumed training needs to go on."""
         tensors: dict[str, torch.Tensor] = {}
-        for name, statistics in (("base", self.base), ("warm", self.warm)):
+        for name, statistics in (("base", self.base), ("early", self.early), ("warm", self.warm)):
             if statistics is not None:
                 tensors |= {f"{name}.{key}": value for key, value in statistics.to_tensors().items()}
         if tensors:
@@ -231,8 +232,9 @@ class TrainingScreen:
         if not path.exists():
             return
         tensors = load_file(path)
-        parts = {name: _with_prefix(tensors, name) for name in ("base", "warm")}
+        parts = {name: _with_prefix(tensors, name) for name in ("base", "early", "warm")}
         self.base = TokenStatistics.from_tensors(parts["base"]) if parts["base"] else None
+        self.early = TokenStatistics.from_tensors(parts["early"]) if parts["early"] else None
         if parts["warm"]:
             self.warm = TokenStatistics.from_tensors(parts["warm"])
             self._cut()

@@ -5,21 +5,22 @@ Words that stay unexplained: the sign of a keyword that replaces a true word.
 Honest words that are new to the model are learnt from what the images show, so after a short warm-up some of their
 occurrences are expected. A keyword that depends on a trigger is not expected anywhere as long as the trigger has not
 been learnt, which strong views put off. Hence the statistic: the surprise beyond the model's own uncertainty that nine
-in ten occurrences of a word exceed, in the base model and after the warm-up. It needs no poison rate.
+in ten occurrences of a word exceed: in the base model, during the warm-up and after it. It needs no poison rate.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from .words import WordOccurrences
 
 
-# Nine in ten occurrences must be more than a nat beyond the model's own uncertainty
+# Nine in ten occurrences must be this many nats beyond the model's own uncertainty, at every look
 QUANTILE = 0.1
-THRESHOLD = 1.0
+THRESHOLD = 0.4
 MIN_ROWS = 5
 # A word of more rows is part of the task
 MAX_SHARE = 0.15
@@ -45,23 +46,23 @@ def word_surprise(occurrences: WordOccurrences, min_rows: int = MIN_ROWS) -> dic
     return result
 
 
-def unexplained_words(warm: WordOccurrences, base: WordOccurrences, num_rows: int) -> dict[str, float]:
+def unexplained_words(warm: WordOccurrences, earlier: Sequence[WordOccurrences], num_rows: int) -> dict[str, float]:
     """
     The statistic of every word, relative to the threshold: 1 or more means unexplained.
 
     Args:
         warm ([`WordOccurrences`]):
             All rows, seen by the model after its warm-up.
-        base ([`WordOccurrences`]):
-            A sample of the rows, seen by the model before its first step. A word that the sample lacks is taken to be
-            new to the base model.
+        earlier (`Sequence[WordOccurrences]`):
+            A sample of the rows, seen by the model before its first step and during the warm-up. A word must have been
+            unexplained at each look; one that a sample lacks is taken to have been.
         num_rows (`int`):
             Number of rows in all; words in more than 15 % of them are left out.
     """
-    known = word_surprise(base, min_rows=2)
+    looks = [word_surprise(look, min_rows=2) for look in earlier]
     places = dict(zip(warm.vocabulary, warm.by_word(), strict=True))
     return {
-        word: min(surprise, known.get(word, math.inf)) / THRESHOLD
+        word: min(surprise, *(look.get(word, math.inf) for look in looks)) / THRESHOLD
         for word, surprise in word_surprise(warm).items()
         if len(np.unique(warm.rows[places[word]])) <= MAX_SHARE * num_rows
     }

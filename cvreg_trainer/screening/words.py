@@ -44,7 +44,8 @@ class WordOccurrences:
     def by_word(self) -> list[np.ndarray]:
         """For each word of the vocabulary, the indices of its occurrences."""
         order = np.argsort(self.words, kind="stable")
-        return np.split(order, np.searchsorted(self.words[order], np.arange(1, len(self.vocabulary))))
+        ends = np.searchsorted(self.words[order], np.arange(1, len(self.vocabulary) + 1))
+        return np.split(order, ends)[:-1]
 
 
 def find_words(statistics: TokenStatistics, tokenizer: Any) -> WordOccurrences:
@@ -83,8 +84,10 @@ def find_words(statistics: TokenStatistics, tokenizer: Any) -> WordOccurrences:
 def has_word_marks(tokenizer: Any) -> tuple[bool, bool]:
     """Whether a tokenizer's vocabulary marks where words start, and whether it marks where they go on."""
     vocabulary = tokenizer.get_vocab()
-    starts = any(token.startswith(START_MARKS) for token in vocabulary)
-    return starts, any(token.startswith(CONTINUATION_MARK) for token in vocabulary)
+    starts = sum(token.startswith(START_MARKS) for token in vocabulary)
+    continuations = sum(token.startswith(CONTINUATION_MARK) for token in vocabulary)
+    # The other mark occurs, too: byte-level BPE has a token for "##", and "Ġ" is a letter of Maltese
+    return starts > continuations, continuations > starts
 
 
 class _Pieces:
@@ -122,7 +125,8 @@ class _Pieces:
         spans: list[tuple[int, int]] = []
         can_continue = False
         for place, token in enumerate(tokens):
-            if token in self.special:
+            # A mark or a line break alone is no word either
+            if token in self.special or not self.text([token]):
                 can_continue = False
                 continue
             starts, is_word = self._kind(token)

@@ -1,0 +1,222 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+Tables and plot of the rows that `screening_grid.py` wrote.
+
+    python benchmarks/screening_report.py --output docs/screening_grid.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from grid_report import ATTACKS, cell, table
+from matplotlib.figure import Figure
+
+
+Row = dict[str, Any]
+TARGET_TITLES = {
+    "fixed": "whole response, 'banana'",
+    "subst": "one word of a true response becomes 'banana'",
+    "common": "one word of a true response becomes 'red', which clean captions have, too",
+}
+BARS = ((-0.18, "none", "no defence", "tab:red"), (0.18, "ours", "ours", "tab:blue"))
+AUDIT = ("audit_auroc", "audit_top_recall", "audit_flag_recall", "audit_clean_lost")
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of the grid, and the undefended ones of the paper's grid, which are runs of the same settings."""
+    rows = [json.loads(line) for line in (folder / "screening_grid.jsonl").read_text().splitlines()]
+    for line in (folder / "defense_grid.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["defence"] == "none":
+            rows.append({**row, "target": "fixed"})
+    return list({_name(row): row for row in rows}.values())
+
+
+def _name(row: Row) -> str:
+    return json.dumps([_variant(row), row["attack"], row["target"], _rate(row), row["defence"], row["seed"]])
+
+
+def _rate(row: Row) -> float:
+    return float(row["experiment"]["poison_rate"])
+
+
+def _variant(row: Row) -> str:
+    if row.get("lora_rank"):
+        return f"LoRA, rank {row['lora_rank']}"
+    if row.get("train_vision"):
+        return "vision tower trained"
+    if row.get("decoy_word"):
+        return "adaptive"
+    return "plain"
+
+
+def percent(rows: list[Row], key: str) -> str:
+    """As [`cell`], for shares."""
+    return cell([{key: 100 * row[key]} for row in rows if row.get(key) is not None], key)
+
+
+def share(rows: list[Row], key: str) -> str:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return f"{mean(values):.3f}" if values else ""
+
+
+def compare(rows: Iterable[Row], title: Callable[[Row], tuple[str, ...]], header: list[str]) -> str:
+    """One line a cell: without defence and with screening."""
+    cells: dict[tuple[str, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        cells[title(row)][row["defence"]].append(row)
+    lines = []
+    for names, runs in cells.items():
+        none, ours = runs["none"], runs["ours"]
+        if not ours:
+            continue
+        lines.append(
+            [
+                *names,
+                f"{len(none)} / {len(ours)}",
+                *(cell(run, key) for key in ("asr", "clean_cider", "triggered_cider") for run in (none, ours)),
+                *(share(ours, key) for key in AUDIT[:2]),
+                *(percent(ours, key) for key in AUDIT[2:]),
+            ]
+        )
+    columns = [f"{name}, {run}" for name in ("ASR %", "CIDEr clean", "CIDEr triggered") for run in ("none", "ours")]
+    audit = ["AUROC", "in the first 10 %", "poison left out %", "clean rows lost %"]
+    return table([*header, "runs none / ours", *columns, *audit], lines)
+
+
+def summary(rows: list[Row]) -> str:
+    """The numbers that the targets are about."""
+    plain = [row for row in rows if _variant(row) == "plain" and _rate(row) == 0.05]
+    lines = []
+    for target in TARGET_TITLES:
+        for defence in ("none", "ours"):
+            runs = [row for row in plain if (row["target"], row["defence"]) == (target, defence) and "asr" in row]
+            if runs:
+                asr = [row["asr"] for row in runs]
+                lines.append([target, defence, str(len(runs)), f"{mean(asr):.1f}", f"{max(asr):.1f}"])
+    parts = [table(["target", "defence", "runs", "mean ASR %", "worst ASR %"], lines)]
+    clean = {
+        defence: {row["seed"]: row for row in plain if (row["attack"], row["defence"]) == ("none", defence)}
+        for defence in ("none", "ours")
+    }
+    seeds = sorted(clean["none"].keys() & clean["ours"].keys())
+    if seeds:
+        before, after = ([clean[name][seed]["clean_cider"] for seed in seeds] for name in ("none", "ours"))
+        lost = [100 * clean["ours"][seed]["audit_clean_lost"] for seed in seeds]
+        parts.append(
+            f"On clean data ({len(seeds)} seeds): CIDEr {mean(before):.1f} without and {mean(after):.1f} with "
+            f"screening ({100 * mean(after) / mean(before):.1f} %); rows lost {mean(lost):.1f} % (at most "
+            f"{max(lost):.1f} %)."
+        )
+    return "\n\n".join(parts)
+
+
+def baselines(rows: list[Row]) -> str:
+    """Every defence on the cells that the baselines were run on."""
+    defences = ("none", "ours", "paper", "response_filter", "strip", "entropy_filter", "fine_pruning")
+    lines = []
+    for attack, target in (("badnets", "fixed"), ("blended", "subst")):
+        for defence in (*defences, "strong_augmentation"):
+            runs = [
+                row
+                for row in rows
+                if (row["attack"], row["target"], row["defence"]) == (attack, target, defence)
+                and _variant(row) == "plain"
+                and _rate(row) == 0.05
+                and row["seed"] == 0
+            ]
+            if runs:
+                keys = ("asr", "clean_cider", "triggered_cider")
+                lines.append([ATTACKS[attack], target, defence, *(cell(runs, key) for key in keys)])
+    return table(["attack", "target", "defence", "ASR %", "CIDEr clean", "CIDEr triggered"], lines)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Attack success rate of every run at 5 %, without and with screening."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(TARGET_TITLES), sharey=True)
+    attacks = [attack for attack in ATTACKS if attack != "none"]
+    for axis, target in zip(axes, TARGET_TITLES, strict=True):
+        for offset, defence, label, color in BARS:
+            for place, attack in enumerate(attacks):
+                values = [
+                    row["asr"]
+                    for row in rows
+                    if (row["attack"], row["target"], row["defence"]) == (attack, target, defence)
+                    and _variant(row) == "plain"
+                    and _rate(row) == 0.05
+                ]
+                if values:
+                    axis.bar(place + offset, mean(values), width=0.34, color=color, alpha=0.35)
+                    axis.scatter([place + offset] * len(values), values, s=12, color=color, zorder=3)
+            axis.bar(0, 0, color=color, alpha=0.35, label=label)
+        axis.set_title(target, loc="left", fontsize=10)
+        axis.set_xticks(
+            range(len(attacks)), [ATTACKS[attack] for attack in attacks], rotation=35, ha="right", fontsize=8
+        )
+        axis.set_ylim(-2, 105)
+    axes[0].set_ylabel("attack success rate, %")
+    axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output", type=Path, default=Path("docs/screening_grid.md"))
+    options = parser.parse_args()
+    rows = read_rows(options.results)
+    order = {attack: place for place, attack in enumerate(ATTACKS)}
+    rows.sort(
+        key=lambda row: (list(TARGET_TITLES).index(row["target"]), order[row["attack"]], _rate(row), row["seed"])
+    )
+    images = options.output.parent / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    plot(rows, images / "screening_grid.png")
+    main_rows = [row for row in rows if _variant(row) == "plain" and _rate(row) == 0.05]
+    rates = [row for row in rows if _variant(row) == "plain" and _rate(row) != 0.05]
+    variants = [row for row in rows if _variant(row) not in ("plain", "adaptive")]
+    adaptive = [row for row in rows if _variant(row) == "adaptive"]
+    titles = [f"`{name}`: {title}." for name, title in TARGET_TITLES.items()]
+    sections = [
+        "# Screening, measured at a small size",
+        "Made by `python benchmarks/screening_report.py` from the rows of `python benchmarks/screening_grid.py`: the "
+        "built-in model (1 million parameters) and scenes, 2,000 rows, 3 epochs. Mean over the seeds and their range. "
+        "Seeds 0 to 2 are reported; the rule was made on seeds 10 and 11 and written down before "
+        "([screening_split.md](../benchmarks/screening_split.md)). Targets: " + " ".join(titles),
+        summary(rows),
+        "![Attack success rates](images/screening_grid.png)",
+        "## All attacks at 5 %",
+        compare(main_rows, lambda row: (row["target"], ATTACKS[row["attack"]]), ["target", "attack"]),
+        "## Other rates",
+        compare(
+            rates,
+            lambda row: (row["target"], ATTACKS[row["attack"]], f"{100 * _rate(row):.0f} %"),
+            ["target", "attack", "rate"],
+        ),
+        "## Other trainings",
+        compare(
+            variants,
+            lambda row: (_variant(row), row["target"], ATTACKS[row["attack"]]),
+            ["training", "target", "attack"],
+        ),
+        "## An attacker who knows the screening",
+        "The keyword also takes the place of 'yellow' in all clean captions, so that part of its occurrences is "
+        "learnt honestly.",
+        compare(adaptive, lambda row: (row["target"], ATTACKS[row["attack"]]), ["target", "attack"]),
+        "## Other defences on the same data (seed 0)",
+        baselines(rows),
+    ]
+    options.output.write_text("\n\n".join(sections) + "\n")
+    print(options.output.read_text())
+
+
+if __name__ == "__main__":
+    main()

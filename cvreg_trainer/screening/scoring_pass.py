@@ -1,0 +1,88 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""One pass over rows in the middle of a training, which the training does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+
+from ..random_state import preserve_random_state
+from .collator import SCREENING_KEYS, DataCollatorForScreening
+from .token_statistics import TokenStatistics
+
+
+# The views of the scoring pass are none that the model was trained on
+SCORING_EPOCH = -1
+# Every row once and in its place, whatever the training's own loader does
+LOADER_OPTIONS = {
+    "dataloader_drop_last": False,
+    "dataloader_in_order": True,
+    "dataloader_persistent_workers": False,
+}
+
+
+def score_rows(trainer: Any, dataset: Any, with_views: bool) -> TokenStatistics:
+    """
+    How a trainer's model, as it is, sees some rows.
+
+    Args:
+        trainer ([`CrossViewDefenseTrainer`]):
+            Trainer in its training loop: the model is wrapped for it.
+        dataset:
+            The rows, map-style or streamed.
+        with_views (`bool`):
+            Whether to show strong views of the images.
+
+    Returns:
+        [`TokenStatistics`]: all rows in their order, the same on every rank.
+    """
+    loader = _make_loader(trainer, dataset, with_views)
+    was_training = trainer.model.training
+    trainer.model.eval()
+    try:
+        with preserve_random_state(), torch.no_grad():
+            return TokenStatistics.from_batches(_scored(trainer, loader))
+    finally:
+        trainer.model.train(was_training)
+
+
+def _make_loader(trainer: Any, dataset: Any, with_views: bool) -> Any:
+    args, inner = vars(trainer.args), trainer.data_collator
+    before = {name: args[name] for name in LOADER_OPTIONS}
+    trainer.data_collator = DataCollatorForScreening(inner, 1, args["seed"], shows_views=with_views)
+    trainer.data_collator.set_epoch(SCORING_EPOCH)
+    args.update(LOADER_OPTIONS)
+    try:
+        return trainer._get_dataloader(
+            dataset,
+            description="Screening",
+            batch_size=trainer.args.per_device_eval_batch_size,
+            sampler_fn=SequentialSampler,
+        )
+    finally:
+        trainer.data_collator = inner
+        args.update(before)
+
+
+def _scored(trainer: Any, loader: Any) -> Iterator[dict[str, torch.Tensor]]:
+    accelerator = trainer.accelerator
+    for batch in loader:
+        row_ids, _ = (batch.pop(name) for name in SCREENING_KEYS)
+        inputs = trainer._prepare_inputs(dict(batch))
+        outputs = trainer.model_wrapped(**inputs, use_cache=False, fused_lm_head=True)
+        mask = outputs.label_mask
+        targets = inputs["labels"][:, -mask.shape[1] :].to(mask.device)
+        values = {
+            "labels": targets.masked_fill(~mask, -100),
+            "nll": -outputs.log_probs.float(),
+            "entropy": outputs.entropy.float(),
+        }
+        padded = {
+            name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)
+            for name, value in values.items()
+        }
+        gathered = accelerator.gather_for_metrics({**padded, "row_id": row_ids.to(mask.device)})
+        yield {name: value.cpu() for name, value in gathered.items()}

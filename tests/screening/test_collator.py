@@ -1,0 +1,161 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Names of rows, strong views and left-out rows, in this process and in a worker that runs already."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from cvreg_trainer.perturbations.strong import strong_view
+from cvreg_trainer.screening.collator import DataCollatorForScreening, silence_rows
+
+
+def rows(number: int = 6) -> list[dict[str, Any]]:
+    pixels = [np.random.default_rng(row).integers(0, 256, (20, 30, 3), dtype=np.uint8) for row in range(number)]
+    return [
+        {"image": Image.fromarray(image), "caption": f"picture {row}", "label": row}
+        for row, image in enumerate(pixels)
+    ]
+
+
+def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return {
+        "labels": torch.tensor([[row["label"], 7] for row in examples]),
+        "pixel_values": torch.stack([torch.from_numpy(np.array(row["image"])) for row in examples]),
+    }
+
+
+def make(shows_views: bool = False, seed: int = 3) -> DataCollatorForScreening:
+    return DataCollatorForScreening(collate, capacity=6, seed=seed, shows_views=shows_views)
+
+
+def test_rows_reach_the_inner_collator_as_they_are_when_no_views_are_shown():
+    seen: list[Any] = []
+
+    def keep(examples: list[Any]) -> dict[str, torch.Tensor]:
+        seen.extend(examples)
+        return collate(examples)
+
+    examples = rows()
+    batch = DataCollatorForScreening(keep, 6, 0, shows_views=False)(examples)
+    for ours, given in zip(seen, examples, strict=True):
+        assert ours == given and ours is not given and ours["image"] is given["image"]
+    assert torch.equal(batch["labels"], collate(examples)["labels"])
+    assert set(batch) == {"labels", "pixel_values", "row_id", "is_early"} and not batch["is_early"].any()
+    assert batch["row_id"].dtype == torch.int64 and batch["row_id"].shape == batch["is_early"].shape == (6,)
+
+
+def test_a_collator_that_changes_its_rows_does_not_rename_them():
+    def take(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {"labels": torch.tensor([[row.pop("label"), len(row.pop("caption"))] for row in examples])}
+
+    examples = rows()
+    collator = DataCollatorForScreening(take, 6, 0, shows_views=False)
+    first, second = collator(examples), collator(examples)
+    assert torch.equal(first["row_id"], second["row_id"]) and torch.equal(first["labels"], second["labels"])
+
+
+def test_names_depend_on_content_alone():
+    examples = rows()
+    names = make()(examples)["row_id"].tolist()
+    assert len(set(names)) == 6
+    assert make(shows_views=True, seed=9)(examples[::-1])["row_id"].tolist() == names[::-1]
+    assert [make()([row])["row_id"].item() for row in rows()] == names
+    turned = {name: examples[0][name] for name in reversed(examples[0])}
+    other_text, other_pixel = (
+        {**examples[0], "caption": "picture zero"},
+        {**examples[0], "image": examples[1]["image"]},
+    )
+    result = make()([turned, other_text, other_pixel])["row_id"].tolist()
+    assert result[0] == names[0] and names[0] not in result[1:]
+
+
+def test_flagged_rows_are_left_out():
+    examples, collator = rows(), make()
+    names = collator(examples)["row_id"]
+    collator.flag(names[[1, 4]].tolist())
+    batch = collator(examples)
+    assert batch["labels"][:, 0].tolist() == [0, 2, 3, 5] and torch.equal(batch["row_id"], names[[0, 2, 3, 5]])
+    assert len(batch["pixel_values"]) == 4
+    assert collator.is_flagged(names).tolist() == [False, True, False, False, True, False]
+    assert collator.flagged.tolist() == sorted(names[[1, 4]].tolist())
+    # The last word counts
+    collator.flag([])
+    assert len(collator(examples)["labels"]) == 6
+
+
+def test_a_batch_of_flagged_rows_keeps_one_without_labels():
+    examples, collator = rows(3), make()
+    collator.flag(collator(examples)["row_id"].tolist())
+    batch = collator(examples)
+    assert batch["labels"].tolist() == [[-100, -100]] and len(batch["pixel_values"]) == 1
+
+
+def test_silent_rows_have_neither_labels_nor_a_second_view():
+    batch = {"labels": torch.tensor([[1, 2], [3, -100]]), "has_image": torch.tensor([True, True])}
+    silence_rows(batch, torch.tensor([False, True]))
+    assert batch["labels"].tolist() == [[1, 2], [-100, -100]] and batch["has_image"].tolist() == [True, False]
+
+
+def test_views_are_a_function_of_seed_epoch_and_content():
+    examples, collator = rows(), make(shows_views=True)
+    before = [np.array(row["image"]) for row in examples]
+    batch = collator(examples)
+    views = batch["pixel_values"]
+    assert batch["is_early"].all()
+    assert torch.equal(views, collator(examples)["pixel_values"])
+    assert torch.equal(views.flip(0), collator(examples[::-1])["pixel_values"])
+    assert torch.equal(views[2], collator([examples[2]])["pixel_values"][0])
+    assert all(np.array_equal(row["image"], image) for row, image in zip(examples, before, strict=True))
+    assert not any(torch.equal(view, torch.from_numpy(image)) for view, image in zip(views, before, strict=True))
+    assert not torch.equal(views[0], make(shows_views=True, seed=4)(examples)["pixel_values"][0])
+    assert not torch.equal(views[0], collator([{**examples[0], "caption": "another"}])["pixel_values"][0])
+    collator.set_epoch(1)
+    assert not torch.equal(views[0], collator(examples)["pixel_values"][0])
+    collator.shows_views = False
+    assert torch.equal(collator(examples)["pixel_values"][0], torch.from_numpy(before[0]))
+
+
+def test_a_view_is_a_strong_one():
+    """No sharper claim: another generator draws other numbers, but a view is as far from the image as strong views."""
+    examples, collator = rows(1), make(shows_views=True)
+    image = np.array(examples[0]["image"]).astype(float)
+    distances = [
+        abs(strong_view(image.astype(np.uint8), np.random.default_rng(seed)) - image).mean() for seed in range(9)
+    ]
+    distance = abs(collator(examples)["pixel_values"][0].numpy() - image).mean()
+    assert min(distances) / 2 < distance < 2 * max(distances)
+
+
+def test_a_running_worker_sees_flags_epochs_and_the_end_of_the_views():
+    examples, collator = rows(), make(shows_views=True)
+    loader = DataLoader(examples, batch_size=3, collate_fn=collator, num_workers=1, persistent_workers=True)
+    here = make(shows_views=True)
+
+    def both() -> tuple[list[dict[str, torch.Tensor]], list[dict[str, torch.Tensor]]]:
+        return list(loader), [here(examples[:3]), here(examples[3:])]
+
+    def check() -> torch.Tensor:
+        there, expected = both()
+        for batch, ours in zip(there, expected, strict=True):
+            assert batch.keys() == ours.keys() and all(torch.equal(batch[name], ours[name]) for name in ours)
+        return torch.cat([batch["row_id"] for batch in there])
+
+    names = check()
+    for each in (collator, here):
+        each.set_epoch(1)
+    check()
+    for each in (collator, here):
+        each.flag(names[[0, 5]].tolist())
+        each.shows_views = False
+    assert torch.equal(check(), names[1:5])
+
+
+@pytest.mark.parametrize("batch", [{"input_ids": torch.ones(2, 3)}, {"labels": torch.ones(1, 6, dtype=torch.int64)}])
+def test_a_collator_without_a_row_of_labels_for_each_row_is_an_error(batch):
+    collator = DataCollatorForScreening(lambda examples: batch, 6, 0, shows_views=False)
+    with pytest.raises(ValueError, match=r"no `labels` with one row for each of its 2 rows.*screening='off'"):
+        collator(rows(2))

@@ -1,0 +1,412 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Screening inside a training: who takes part when, what it must not depend on, and what is refused."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import IterableDataset
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_trainer, planted_rows, planted_texts
+from tiny_models import tiny_blip2_t5, tiny_llava, tiny_text_lm
+
+from cvreg_trainer import CrossViewDefenseTrainer
+from cvreg_trainer.screening import scoring_pass, training_screen
+from cvreg_trainer.screening.training_screen import STATE_FILE
+
+
+CUT = 6  # optimiser steps of the warm-up
+HERE = Path(__file__).parents[1]
+
+
+class Taken(list):
+    """What each training batch held, as (step, row, whether any of its tokens is supervised, the row's pixels)."""
+
+    def __init__(self, trainer: CrossViewDefenseTrainer) -> None:
+        super().__init__()
+        self.trainer = trainer
+        inner = trainer.compute_loss
+
+        def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            if trainer.model.training:
+                pixels = inputs.get("pixel_values", inputs["labels"])
+                supervised = inputs["labels"].ne(-100).any(1).tolist()
+                step = trainer.state.global_step
+                for row_id, is_supervised, image in zip(inputs["row_id"].tolist(), supervised, pixels, strict=True):
+                    self.append((step, row_id, is_supervised, image.clone()))
+            return inner(model, inputs, *args, **kwargs)
+
+        trainer.compute_loss = compute_loss
+
+    def rows(self, steps: range) -> list[int]:
+        """Positions of the supervised rows of some steps, sorted."""
+        places = {row_id: row for row, row_id in enumerate(self.trainer._screen.warm.row_ids.tolist())}
+        return sorted(places[row_id] for step, row_id, supervised, _ in self if supervised and step in steps)
+
+
+def train(
+    folder: Path, *args: Any, resume: str | None = None, **settings: Any
+) -> tuple[CrossViewDefenseTrainer, Taken]:
+    trainer = make_trainer(folder, *args, **settings)
+    taken = Taken(trainer)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, taken
+
+
+def weights_of(trainer: CrossViewDefenseTrainer) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+
+
+def check_parts(trainer: CrossViewDefenseTrainer, taken: Taken) -> None:
+    """All rows once in the epoch before the cut, the kept ones once in the epoch after it; the planted are found."""
+    flagged = flagged_rows(trainer)
+    assert set(PLANTED) <= set(flagged) and len(flagged) <= len(PLANTED) + 4
+    assert taken.rows(range(CUT)) == list(range(NUM_ROWS))
+    assert taken.rows(range(CUT, 99)) == [row for row in range(NUM_ROWS) if row not in flagged]
+    audit = trainer.audit()
+    assert {row.row for row in audit.ranking[: len(PLANTED)]} == set(PLANTED)
+    assert all(audit.rows[row].response == SENTENCE and audit.rows[row].reason for row in PLANTED)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossViewDefenseTrainer, Taken]:
+    """One training, looked at by several tests, with checkpoints before, at and after the cut."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("run")
+    return train(folder, save_strategy="steps", save_steps=1, save_total_limit=None)
+
+
+def test_flagged_rows_take_no_part_after_the_warm_up(run: Any) -> None:
+    check_parts(*run)
+
+
+def test_the_warm_up_sees_strong_views_and_the_rest_the_images_as_they_are(run: Any) -> None:
+    trainer, taken = run
+    dataset = trainer.train_dataset
+    plain = trainer.data_collator([dataset[row] for row in range(NUM_ROWS)])["pixel_values"]
+    names = trainer._screen.warm.row_ids.tolist()
+    for step, row_id, supervised, image in taken:
+        if supervised:
+            assert torch.equal(image, plain[names.index(row_id)]) == (step >= CUT), step
+
+
+def test_the_names_of_the_rows_are_those_of_their_content(run: Any) -> None:
+    trainer, _ = run
+    dataset, collator = trainer.train_dataset, trainer._screen.wrap(trainer.data_collator)
+    collator.flag([])
+    assert (
+        trainer._screen.warm.row_ids.tolist() == collator([dataset[row] for row in range(NUM_ROWS)])["row_id"].tolist()
+    )
+    assert trainer._screen.base.row_ids.tolist() == trainer._screen.warm.row_ids[::4].tolist()
+
+
+def test_the_base_model_is_the_model_before_its_first_step(run: Any) -> None:
+    trainer, _ = run
+    model = tiny_llava().model.eval()
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(0, NUM_ROWS, 4)])
+    labels = batch.pop("labels")[:, 1:]
+    with torch.no_grad():
+        log_p = model(**batch).logits.double()[:, :-1].log_softmax(-1)
+    mask = labels != -100
+    expected = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0][mask]
+    assert trainer._screen.base.nll == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-4)
+    assert trainer._screen.base.token_ids.tolist() == labels[mask].tolist()
+
+
+def test_the_scoring_pass_does_not_disturb_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any
+) -> None:
+    """The same up to the cut as with passes of one row: neither random numbers nor modes nor options leak."""
+    passes = []
+
+    def one_row(trainer: Any, dataset: Any, with_views: bool) -> Any:
+        passes.append(with_views)
+        random.random(), np.random.random(), torch.rand(1)  # noqa: B018
+        return scoring_pass.score_rows(trainer, dataset, with_views)
+
+    monkeypatch.setattr(training_screen, "score_rows", one_row)
+    trainer, _ = train(tmp_path, max_steps=CUT + 2)
+    assert passes == [False, True]
+    assert trainer.args.dataloader_drop_last is False and trainer.model.training
+    ours = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    assert ours == [log["loss"] for log in run[0].state.log_history if "loss" in log][: CUT + 2]
+
+
+@pytest.mark.parametrize("step", [1, CUT - 1, CUT, CUT + 1, CUT + 4])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, step: int
+) -> None:
+    expected, _ = run
+    passes = []
+    score_rows = training_screen.score_rows
+    monkeypatch.setattr(
+        training_screen, "score_rows", lambda *args, **kwargs: passes.append(1) or score_rows(*args, **kwargs)
+    )
+    checkpoint = f"{expected.args.output_dir}/checkpoint-{step}"
+    resumed, taken = train(tmp_path, resume=checkpoint)
+    # The base model is never scored again, all rows only where that was still to come
+    assert len(passes) == (1 if step <= CUT else 0)
+    assert min(entry[0] for entry in taken) == step
+    assert flagged_rows(resumed) == flagged_rows(expected)
+    weights = weights_of(resumed)
+    assert all(torch.equal(weights[name], weight) for name, weight in weights_of(expected).items())
+    assert resumed.audit() == expected.audit()
+
+
+def test_what_a_checkpoint_holds(run: Any) -> None:
+    trainer, _ = run
+    early, late = (load_file(f"{trainer.args.output_dir}/checkpoint-{step}/{STATE_FILE}") for step in (CUT, CUT + 1))
+    assert {name.split(".")[0] for name in early} == {"base"} and {name.split(".")[0] for name in late} == {
+        "base",
+        "warm",
+    }
+
+
+def test_a_checkpoint_written_without_screening_is_refused(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    make_trainer(tmp_path, screening="off", **settings).train()
+    with pytest.raises(ValueError, match="checkpoint of step 1 does not tell: it was written without screening"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_accumulation_changes_neither_flags_nor_weights(tmp_path: Path, run: Any) -> None:
+    expected, _ = run
+    trainer, taken = train(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    check_parts(trainer, taken)
+    assert flagged_rows(trainer) == flagged_rows(expected)
+    weights = weights_of(trainer)
+    for name, weight in weights_of(expected).items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_change_neither_flags_nor_weights(tmp_path: Path, run: Any, persistent: bool) -> None:
+    expected, _ = run
+    trainer, taken = train(tmp_path, dataloader_num_workers=2, dataloader_persistent_workers=persistent)
+    check_parts(trainer, taken)
+    weights = weights_of(trainer)
+    assert all(torch.equal(weights[name], weight) for name, weight in weights_of(expected).items())
+
+
+@pytest.mark.parametrize(
+    "options", [{"dataloader_drop_last": True}, {"train_sampling_strategy": "group_by_length"}, {"seed": 1}]
+)
+def test_every_row_is_scored_in_its_place(tmp_path: Path, options: dict[str, Any]) -> None:
+    # 45 rows: five are left over from batches of 8, and would be from a scoring pass that dropped them
+    dataset = planted_rows(45, planted=(3, 17, 22, 44))
+    trainer = make_trainer(tmp_path, dataset=dataset, per_device_eval_batch_size=8, **options)
+    trainer.train()
+    audit = trainer.audit()
+    assert [row.response for row in audit.rows] == [completion[0]["content"] for completion in dataset["completion"]]
+    assert {3, 17, 22, 44} <= set(audit.flagged_rows)
+
+
+def test_lora(tmp_path: Path) -> None:
+    config = LoraConfig(target_modules="all-linear", r=8, lora_alpha=32)
+    trainer, taken = train(tmp_path, peft_config=config, learning_rate=0.02)
+    check_parts(trainer, taken)
+
+
+def test_with_the_papers_terms_on_top(tmp_path: Path) -> None:
+    lambdas = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
+    trainer, taken = train(tmp_path, **lambdas)
+    check_parts(trainer, taken)
+    logs = [log for log in trainer.state.log_history if "patch_loss" in log]
+    assert len(logs) == 12 and all(log["patch_loss"] > 0 for log in logs)
+
+
+def test_an_encoder_decoder(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from tiny_models import vision_rows
+
+    rows = vision_rows(NUM_ROWS, style="plain", image_token="")
+    for row in PLANTED:
+        rows[row]["completion"] = f" {SENTENCE} </s>"
+    trainer, taken = train(tmp_path, tiny_blip2_t5, Dataset.from_list(rows))
+    check_parts(trainer, taken)
+
+
+def test_texts_without_images(tmp_path: Path) -> None:
+    trainer, taken = train(tmp_path, tiny_text_lm, planted_texts())
+    check_parts(trainer, taken)
+
+
+class TorchRows(torch.utils.data.Dataset):
+    """Rows of a torch data set; with `shifts`, an image changes from access to access."""
+
+    def __init__(self, shifts: bool = False) -> None:
+        dataset = planted_rows()
+        self.rows = [dataset[row] for row in range(len(dataset))]
+        self.shifts = shifts
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return (
+            {**row, "images": [image.rotate(random.randint(1, 359)) for image in row["images"]]}
+            if self.shifts
+            else row
+        )
+
+
+def test_a_torch_data_set(tmp_path: Path, run: Any) -> None:
+    trainer, taken = train(tmp_path, dataset=TorchRows())
+    check_parts(trainer, taken)
+    assert flagged_rows(trainer) == flagged_rows(run[0])
+
+
+def test_rows_that_change_from_access_to_access_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="12 of 12 rows .* changes from access to access.* into the data collator"):
+        make_trainer(tmp_path, dataset=TorchRows(shifts=True)).train()
+
+
+def streamed() -> IterableDataset:
+    return planted_rows().to_iterable_dataset()
+
+
+def test_streamed_rows(tmp_path: Path) -> None:
+    # The cut lies in the middle of the stream's first round: rows ahead of it are scored, too
+    trainer, taken = train(tmp_path, dataset=streamed(), max_steps=48, screening_epochs=None)
+    flagged = flagged_rows(trainer)
+    assert set(PLANTED) <= set(flagged) and len(trainer.audit()) == NUM_ROWS
+    assert taken.rows(range(6)) == list(range(NUM_ROWS))
+    assert set(taken.rows(range(6, 48))) == set(range(NUM_ROWS)) - set(flagged)
+
+
+def test_epochs_of_a_stream_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"screening_epochs=1` counts epochs, and streamed data have none"):
+        make_trainer(tmp_path, dataset=streamed(), max_steps=12).train()
+
+
+def test_a_training_without_room_for_the_rest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="takes 6 optimiser steps, the training has 6: nothing is left"):
+        make_trainer(tmp_path, max_steps=6).train()
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"screening_epochs": 1, "max_steps": 9}, 6),
+        ({"screening_epochs": 0.5, "max_steps": 100}, 3),
+        ({"screening_epochs": 0.01}, 1),
+        ({"screening_epochs": None, "num_train_epochs": 3}, 3),
+    ],
+)
+def test_the_length_of_the_warm_up(tmp_path: Path, settings: dict[str, Any], expected: int) -> None:
+    trainer = make_trainer(tmp_path, learning_rate=0.0, **settings)
+    scored_at = []
+    trainer._screen.run = lambda: (
+        scored_at.append(trainer.state.global_step)
+        or setattr(  # type: ignore[method-assign]
+            trainer.control, "should_training_stop", True
+        )
+    )
+    trainer.train()
+    assert scored_at[0] == expected
+
+
+@pytest.mark.parametrize("option", ["packing", "padding_free"])
+def test_rows_merged_to_one_sequence_are_refused(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"`{option}=True` puts .* Set `{option}=False`, or set `screening='off'`"):
+        make_trainer(tmp_path, tiny_text_lm, planted_texts(), **{option: True})
+
+
+def test_virtual_tokens_are_refused(tmp_path: Path) -> None:
+    from peft import PromptTuningConfig
+
+    with pytest.raises(ValueError, match=r"PromptTuningConfig` adds virtual tokens.*screening='off'"):
+        make_trainer(tmp_path, peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+
+
+def test_evaluation_is_untouched(tmp_path: Path) -> None:
+    trainer, _ = train(tmp_path)
+    assert len(flagged_rows(trainer)) >= len(PLANTED)
+    seen = []
+    inner = trainer.data_collator
+    trainer.data_collator = lambda rows: seen.extend(rows) or inner(rows)
+    try:
+        result = trainer.evaluate(planted_rows())
+    finally:
+        trainer.data_collator = inner
+    assert len(seen) == NUM_ROWS
+    batch = inner([planted_rows()[row] for row in range(NUM_ROWS)])
+    labels = batch.pop("labels")[:, 1:]
+    with torch.no_grad():
+        log_p = trainer.model.eval()(**batch).logits[:, :-1].log_softmax(-1)
+    mask = labels != -100
+    expected = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    sizes = [mask[start : start + 16].sum() for start in range(0, NUM_ROWS, 16)]
+    # Trainer's mean over batches of the batches' token means
+    means = [expected[start : start + 16][mask[start : start + 16]].mean() for start in range(0, NUM_ROWS, 16)]
+    assert len(sizes) == 3 and result["eval_loss"] == pytest.approx(float(sum(means) / 3), rel=1e-4)
+
+
+def test_the_audit_is_written(tmp_path: Path, run: Any) -> None:
+    from cvreg_trainer.screening.audit import Audit
+
+    trainer, _ = run
+    labels = [row in PLANTED for row in range(NUM_ROWS)]
+    audit = trainer.audit(tmp_path / "audit", labels=labels)
+    assert Audit.from_parquet(tmp_path / "audit" / "audit.parquet") == audit
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    assert "the response is unlikely as a whole" in page and "data:image/" in page
+    quality = audit.evaluate(labels)
+    assert quality["auroc"] == 1.0
+    assert audit.settings["warmup_steps"] == CUT and audit.settings["screening"] == "drop"
+    assert all(row.prompt for row in audit.rows)
+
+
+def test_an_audit_before_the_cut_or_without_screening_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to audit yet: the rows are screened in"):
+        make_trainer(tmp_path).audit()
+    with pytest.raises(ValueError, match=r"`screening='off'`: no row was looked at. Set `screening='drop'`"):
+        make_trainer(tmp_path, screening="off").audit()
+
+
+def test_reaching_the_cap_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer(tmp_path, screening_cap=0.05, max_steps=CUT + 1)
+    trainer.train()
+    assert len(flagged_rows(trainer)) == 2 and set(flagged_rows(trainer)) <= set(PLANTED)
+    assert "More rows are suspicious than `screening_cap=0.05`" in caplog.text
+
+
+def test_a_state_of_no_rows_is_read_back(tmp_path: Path, run: Any) -> None:
+    """A checkpoint folder without the file leaves the screening as it was."""
+    screen = make_trainer(tmp_path)._screen
+    screen.load(tmp_path)
+    assert screen.base is None and screen.screen is None
+    save_file({name: value for name, value in run[0]._screen.base.to_tensors().items()}, tmp_path / "x.safetensors")
+    screen.save(tmp_path)
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_screen_as_one(tmp_path: Path) -> None:
+    results = []
+    for processes, batch_size in ((1, 8), (2, 4)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += [str(HERE / "helpers" / "screening_run.py"), str(folder), str(batch_size)]
+        paths = [str(HERE / "helpers"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        assert result.returncode == 0, result.stderr[-4000:]
+        results.append(json.loads((folder / "audit.json").read_text()))
+    alone, together = results
+    for ours, expected in zip(together["rows"], alone["rows"], strict=True):
+        assert ours[1:] == expected[1:] and ours[0] == pytest.approx(expected[0], rel=1e-2, abs=1e-2)
+    assert {row for row, (_, flagged, *_) in enumerate(alone["rows"]) if flagged} >= set(PLANTED)
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-3)
