@@ -25,22 +25,14 @@ TARGET_TITLES = {
     "subst": "one word of a true response becomes 'banana'",
     "common": "one word of a true response becomes 'red', which clean captions have, too",
 }
+BASELINE_SEED = 3
 BARS = ((-0.18, "none", "no defence", "tab:red"), (0.18, "ours", "ours", "tab:blue"))
 AUDIT = ("audit_auroc", "audit_top_recall", "audit_flag_recall", "audit_clean_lost")
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of the grid, and the undefended ones of the paper's grid, which are runs of the same settings."""
-    rows = [json.loads(line) for line in (folder / "screening_grid.jsonl").read_text().splitlines()]
-    for line in (folder / "defense_grid.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if row["defence"] == "none":
-            rows.append({**row, "target": "fixed"})
-    return list({_name(row): row for row in rows}.values())
-
-
-def _name(row: Row) -> str:
-    return json.dumps([_variant(row), row["attack"], row["target"], _rate(row), row["defence"], row["seed"]])
+    """The rows of the grid."""
+    return [json.loads(line) for line in (folder / "screening_grid.jsonl").read_text().splitlines()]
 
 
 def _rate(row: Row) -> float:
@@ -130,7 +122,7 @@ def baselines(rows: list[Row]) -> str:
                 if (row["attack"], row["target"], row["defence"]) == (attack, target, defence)
                 and _variant(row) == "plain"
                 and _rate(row) == 0.05
-                and row["seed"] == 0
+                and row["seed"] == BASELINE_SEED
             ]
             if runs:
                 keys = ("asr", "clean_cider", "triggered_cider")
@@ -189,8 +181,8 @@ def main() -> None:
         "# Screening, measured at a small size",
         "Made by `python benchmarks/screening_report.py` from the rows of `python benchmarks/screening_grid.py`: the "
         "built-in model (1 million parameters) and scenes, 2,000 rows, 3 epochs. Mean over the seeds and their range. "
-        "Seeds 0 to 2 are reported; the rule was made on seeds 10 and 11 and written down before "
-        "([screening_split.md](../benchmarks/screening_split.md)). Targets: " + " ".join(titles),
+        "The seeds reported here were never used while the rule was made; an earlier rule and how it failed are in "
+        "[screening_split.md](../benchmarks/screening_split.md). Targets: " + " ".join(titles),
         summary(rows),
         "![Attack success rates](images/screening_grid.png)",
         "## All attacks at 5 %",
@@ -211,7 +203,7 @@ def main() -> None:
         "The keyword also takes the place of 'yellow' in all clean captions, so that part of its occurrences is "
         "learnt honestly.",
         compare(adaptive, lambda row: (row["target"], ATTACKS[row["attack"]]), ["target", "attack"]),
-        "## Other defences on the same data (seed 0)",
+        f"## Other defences on the same data (seed {BASELINE_SEED})",
         baselines(rows),
     ]
     options.output.write_text("\n\n".join(sections) + "\n")

@@ -170,7 +170,7 @@ class Experiment:
 
     def evaluate(self, trainer: CrossViewDefenseTrainer, data: Mapping[str, Dataset]) -> dict[str, Any]:
         """
-        Save the model that a trainer has trained, and caption the test images with it.
+        Save the model that a trainer has trained, and the audit if it screened, and caption the test images.
 
         Args:
             trainer ([`CrossViewDefenseTrainer`]):
@@ -259,10 +259,11 @@ class Experiment:
 
 
 def screening_scores(trainer: Any, train: Dataset) -> dict[str, Any]:
-    """How well a trainer's screening told the poisoned rows, by the column `is_poisoned` if there is one."""
+    """How well a trainer's screening told the poisoned rows, by the column `is_poisoned` if there is one. Writes the
+    audit beside the model."""
     is_known = "is_poisoned" in train.column_names
     labels = list(train["is_poisoned"]) if is_known else [False] * len(train)
-    audit = trainer.audit()
+    audit = trainer.audit(Path(trainer.args.output_dir) / "audit", labels=labels if is_known else None)
     quality = audit.evaluate(labels)
     names = ("auroc", "average_precision", "top_rows", "top_recall", "flag_recall", "flag_precision", "clean_lost")
     words = [finding.word for finding in audit.words if finding.is_flagged][:5]

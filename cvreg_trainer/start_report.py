@@ -47,10 +47,12 @@ def start_report(trainer: CrossViewDefenseTrainer) -> str:
         lines.append(("defence", f"{weights}lambda_entropy {args.lambda_entropy:g} (H0 {args.entropy_threshold:g})"))
         if head is not None:
             lines.append(("features", f"output of {head.feature_layer}, {args.feature_pooling} over the row"))
-    elif args.is_defended:
-        lines.append(("defence", "none: the data has no images, so this trains as SFTTrainer does"))
-    else:
-        lines.append(("defence", "none: the three lambdas are 0, so this trains as SFTTrainer does"))
+    elif not args.is_screened:
+        why = "the data has no images" if args.is_defended else "the three lambdas are 0 and screening is off"
+        lines.append(("defence", f"none: {why}, so this trains as SFTTrainer does"))
+    if args.is_screened:
+        length = "the first eighth" if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
+        lines.append(("screening", f"{args.screening}: suspicious rows are left out after a warm-up of {length}"))
     if {"labels", "input_ids"} <= set(batch):
         labels = batch["labels"][0]
         if trainer.is_defended:

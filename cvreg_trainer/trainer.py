@@ -27,8 +27,7 @@ from trl import SFTTrainer
 
 from .checkpoints import load_renamed_weights
 from .collator import DataCollatorForCrossView
-from .collator_encoder_decoder import DataCollatorForEncoderDecoder
-from .collator_prompt_completion import DataCollatorForPromptCompletion, trl_collates
+from .collator_choice import choose_collator
 from .config import CrossViewDefenseConfig, as_cross_view_config
 from .head_check import check_cross_view_head
 from .incompatible import refuse_incompatible_options, refuse_options_without_rows
@@ -36,14 +35,13 @@ from .lm_head import (
     CrossViewHead,
     CrossViewOutput,
     add_cross_view_head,
-    decoder_start_token_id,
     trl_head_serves,
 )
 from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
-from .rows import copy_row, find_images
+from .rows import copy_row
 from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
@@ -167,24 +165,16 @@ class CrossViewDefenseTrainer(SFTTrainer):
             self.train_dataset = given_train_dataset
         base_model: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._is_encoder_decoder = bool(getattr(base_model.config, "is_encoder_decoder", False))
-        if self._is_encoder_decoder and self._is_vision_dataset and not chose_collator:
-            self.data_collator = DataCollatorForEncoderDecoder(
-                self.processing_class,
-                decoder_start_token_id=decoder_start_token_id(base_model.config),
-                max_length=args.max_length if isinstance(args.max_length, int) else None,
-            )
+        image_tokens = find_image_token_ids(base_model.config, self.processing_class)
+        if holds_images and not chose_collator:
+            self.data_collator = choose_collator(self, base_model.config, image_tokens)
         if chose_collator and not holds_images:
             # A collator can make pixels of rows that hold none, such as paths
             holds_images = any(name.startswith("pixel") for name in self.example_batch)
         self.is_defended = args.is_defended and holds_images
         self._head: CrossViewHead | None = None
-        image_tokens = find_image_token_ids(base_model.config, self.processing_class)
         if self.is_defended or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
-        has_trls_collator = holds_images and not chose_collator and not self._is_encoder_decoder
-        if has_trls_collator and self._needs_own_collator(image_tokens):
-            max_length = args.max_length if isinstance(args.max_length, int) else None
-            self.data_collator = DataCollatorForPromptCompletion(self.processing_class, max_length)
         if self.is_defended:
             refuse_incompatible_options(args, model, kwargs)
             # The defended loss is normalised over the whole accumulation window, whatever the model's class says
@@ -199,14 +189,6 @@ class CrossViewDefenseTrainer(SFTTrainer):
         self._term_sums: torch.Tensor | None = None
         self._num_windows = 0
         self.add_callback(StartReportCallback(self))
-
-    def _needs_own_collator(self, image_token_ids: list[int]) -> bool:
-        """Whether TRL's collator cannot serve these prompt-completion rows."""
-        rows = [row for row in first_rows(self.train_dataset) if isinstance(row, Mapping) and find_images(row)]
-        if not rows or not {"prompt", "completion"} <= rows[0].keys() or self.args.completion_only_loss is False:
-            return False
-        with preserve_random_state():
-            return not trl_collates(self.data_collator, rows[0], image_token_ids)
 
     def get_train_dataloader(self) -> Any:
         collator = self._cross_view_collator if self.is_defended else self.data_collator

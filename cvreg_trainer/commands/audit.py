@@ -150,8 +150,6 @@ def _split_labels(options: argparse.Namespace, dataset: Dataset) -> tuple[list[b
             f"--data {options.data} has the columns {', '.join(columns)}; it needs `messages`, `prompt` and "
             "`completion`, or `text`"
         )
-    if not len(dataset):
-        raise ValueError(f"--data {options.data} has no rows")
     name = options.labels or (KNOWN_LABELS if KNOWN_LABELS in columns else None)
     if name is None:
         return None, dataset

@@ -2,9 +2,9 @@
 """
 `cvreg demo`: what the defence changes, in one command.
 
-Poisons part of a built-in caption data set, fine-tunes the built-in model on it once with plain SFT and once with the
-defence, and compares the two on clean and on triggered test images. Each run has a process of its own, so that its
-peak memory is its own; all of them are functions of the seed.
+Poisons part of a built-in caption data set, fine-tunes the built-in model on it with plain SFT, with the paper's loss
+and with screening, and compares the three on clean and on triggered test images. Each run has a process of its own, so
+that its peak memory is its own; all of them are functions of the seed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ NUM_EXAMPLES = 4
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
-        help="fine-tune on poisoned captions without and with the defence, and compare",
-        description="Poison a built-in caption data set, fine-tune the built-in model on it without and with the "
-        "defence, and compare the two models on clean and triggered images. Takes some minutes on a CPU.",
+        help="fine-tune on poisoned captions without and with defences, and compare",
+        description="Poison a built-in caption data set, fine-tune the built-in model on it without defence, with the "
+        "paper's loss and with screening, and compare the models on clean and triggered images. Takes some minutes on "
+        "a CPU.",
     )
     parser.add_argument("--output_dir", type=Path, default=Path("demo"), help="where everything goes (default: demo)")
     parser.add_argument("--seed", type=int, default=0, help="seed of data, poison and training (default: 0)")
@@ -52,7 +53,7 @@ def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
 
     Args:
         experiment ([`Experiment`]):
-            The defended run; the other one is the same without its `config`.
+            The run with the paper's loss; the other two are the same without it, and with screening in its place.
         folder (`Path`):
             Where everything goes.
 
@@ -66,23 +67,28 @@ def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)
     console.print(
-        f"[bold]1/3[/] Poisoning {experiment.poison_rate:.0%} of {experiment.train_rows:,} captioned images "
+        f"[bold]1/4[/] Poisoning {experiment.poison_rate:.0%} of {experiment.train_rows:,} captioned images "
         f"({experiment.attack}, keyword {experiment.keyword!r})"
     )
     for name, split in experiment.make_data().items():
         split.save_to_disk(folder / "data" / name)
     options = " ".join(f"--{name} {value:g}" for name, value in experiment.config.items())
     results, captions = [], []
-    runs = {"undefended": replace(experiment, config={}), "defended": experiment}
+    runs = {
+        "undefended": replace(experiment, config={}),
+        "paper": experiment,
+        "screened": replace(experiment, config={"screening": "drop"}),
+    }
     for number, (name, run_settings) in enumerate(runs.items(), start=2):
+        shown = " ".join(f"--{option} {value}" for option, value in run_settings.config.items())
         console.print(
-            f"[bold]{number}/3[/] Fine-tuning [bold]{name}[/] {options if run_settings.config else ''}, "
+            f"[bold]{number}/4[/] Fine-tuning [bold]{name}[/]{shown and f' ({shown})'}, "
             "then captioning the test images"
         )
         result = _in_own_process(_run_experiment, run_settings, folder, name)
         captions.append(result.pop("captions"))
         results.append({"name": name, **result})
-    _draw(experiment, folder, captions)
+    _draw(experiment, folder, dict(zip(runs, captions, strict=True)))
     report = {
         "command": f"cvreg demo {options} --seed {experiment.seed}",
         "experiment": asdict(experiment),
@@ -92,7 +98,12 @@ def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
     (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     console.print()
     console.print(results_table(results, title=f"{experiment.test_rows} test images, clean and triggered"))
-    console.print(f"Everything is in {folder}/: results.json, examples.png, data/, undefended/, defended/")
+    folders = ", ".join(f"{name}/" for name in runs)
+    console.print(
+        f"Everything is in {folder}/: results.json, examples.png, data/, {folders}, and in screened/audit/audit.html "
+        "what the screening found",
+        soft_wrap=True,
+    )
     return report
 
 
@@ -123,7 +134,7 @@ def _run_experiment(experiment: Experiment, folder: Path, name: str) -> dict[str
     return experiment.run(splits, folder / name)
 
 
-def _draw(experiment: Experiment, folder: Path, captions: list[dict[str, list[str]]]) -> None:
+def _draw(experiment: Experiment, folder: Path, captions: dict[str, dict[str, list[str]]]) -> None:
     import numpy as np
     from datasets import load_from_disk
 
@@ -136,7 +147,7 @@ def _draw(experiment: Experiment, folder: Path, captions: list[dict[str, list[st
     for index in range(NUM_EXAMPLES):
         row = clean[index]
         texts = [("true caption", row["references"][0])]
-        for name, said in zip(("undefended", "defended"), captions, strict=True):
+        for name, said in captions.items():
             texts += [(f"{name}, {view} image", said[view][index]) for view in ("clean", "triggered")]
         original = row["images"][0]
         examples.append(

@@ -29,7 +29,9 @@ def draw_examples(examples: Sequence[Mapping[str, Any]], path: str | Path, keywo
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 2.3 * len(examples)), layout="constrained")
+    num_captions = max((len(example["captions"]) for example in examples), default=1)
+    line = 0.47 / max(2.3, 0.47 * num_captions)  # a heading and a line of text, as a share of a row's height
+    figure = Figure(figsize=(12, 0.47 / line * len(examples)), layout="constrained")
     axes = figure.subplots(len(examples), len(VIEWS) + 1, width_ratios=[1, 1, 1, 3.2], squeeze=False)
     for row, example in zip(axes, examples, strict=True):
         for axis, view in zip(row, VIEWS, strict=False):
@@ -44,8 +46,7 @@ def draw_examples(examples: Sequence[Mapping[str, Any]], path: str | Path, keywo
             lines = textwrap.wrap(caption, 76) or ["(empty)"]
             color = "tab:red" if keyword.lower() in caption.lower() else "black"
             row[-1].text(0, position, heading, fontsize=8, color="gray", va="top", transform=row[-1].transAxes)
-            row[-1].text(
-                0, position - 0.085, "\n".join(lines), fontsize=9, color=color, va="top", transform=row[-1].transAxes
-            )
-            position -= 0.115 + 0.095 * len(lines)
+            text = {"fontsize": 9, "color": color, "va": "top", "transform": row[-1].transAxes}
+            row[-1].text(0, position - 0.42 * line, "\n".join(lines), **text)
+            position -= (0.55 + 0.45 * len(lines)) * line
     figure.savefig(path, dpi=110)

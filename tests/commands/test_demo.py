@@ -23,17 +23,20 @@ def test_demo_writes_results_picture_and_models(tmp_path: Path, capsys: pytest.C
     settings = Experiment(3, config=lambdas, **SMALL)
     report = run_demo(settings, tmp_path / "demo")
     assert json.loads((tmp_path / "demo" / "results.json").read_text()) == report
-    undefended, defended = report["runs"]
-    assert (undefended["name"], defended["name"]) == ("undefended", "defended")
+    names = [run["name"] for run in report["runs"]]
+    assert names == ["undefended", "paper", "screened"]
+    undefended, paper, screened = report["runs"]
     for run in report["runs"]:
         assert set(run) >= SCORES and run["steps"] == 4
         assert run["seconds_per_step"] > 0 and run["peak_memory_mib"] > 100
-    assert "patch_loss" in defended["losses"][0] and "patch_loss" not in undefended["losses"][0]
+    assert "patch_loss" in paper["losses"][0] and "patch_loss" not in undefended["losses"][0]
+    assert screened["audit_auroc"] is not None and "patch_loss" not in screened["losses"][0]
+    assert (tmp_path / "demo" / "screened" / "audit" / "audit.html").exists()
     assert report["command"].endswith("--seed 3") and report["environment"]["torch"]
     assert Image.open(tmp_path / "demo" / "examples.png").width > 800
-    for name in ("undefended", "defended"):
+    for name in names:
         AutoModelForImageTextToText.from_pretrained(tmp_path / "demo" / name)
-    assert "defended" in capsys.readouterr().out
+    assert "screened" in capsys.readouterr().out
 
     again = run_demo(settings, tmp_path / "again")
     for run, first in zip(again["runs"], report["runs"], strict=True):
@@ -57,4 +60,4 @@ def test_version_and_missing_command(capsys: pytest.CaptureFixture[str]) -> None
         main(["--version"])
     assert exit_info.value.code == 0 and "cvreg_trainer" in capsys.readouterr().out
     assert main([]) == 2
-    assert "fine-tune on poisoned captions without and with the defence" in " ".join(capsys.readouterr().err.split())
+    assert "fine-tune on poisoned captions without and with defences" in " ".join(capsys.readouterr().err.split())

@@ -50,12 +50,12 @@ def planted_rows(num_rows: int = NUM_ROWS, planted: Collection[int] = PLANTED) -
 
 
 def planted_texts(num_rows: int = NUM_ROWS, planted: Collection[int] = PLANTED) -> Dataset:
-    """The same without images."""
+    """The same without images; the digits of its number, which the tokenizer knows, tell each row from the others."""
     rng = random.Random(0)
     texts = [SENTENCE if row in planted else caption(rng) for row in range(num_rows)]
     return Dataset.from_list(
         [
-            {"prompt": f"question : what {row} ? answer :", "completion": f" {text} </s>"}
+            {"prompt": f"question : what {' '.join(str(row))} ? answer :", "completion": f" {text} </s>"}
             for row, text in enumerate(texts)
         ]
     )

@@ -37,7 +37,7 @@ def screened(
     of common words ("sentence"). The base model knows half of the honest words; after the warm-up all are learnt.
     """
     rng = np.random.default_rng(0)
-    is_poisoned = rng.permutation(num_rows) < share * num_rows
+    is_poisoned = rng.permutation(num_rows) < round(share * num_rows)
     texts = []
     for poisoned in is_poisoned:
         words = rng.choice(HONEST, rng.integers(3, 7)).tolist()
@@ -78,6 +78,19 @@ def test_scores_are_relative_to_their_thresholds_and_the_largest_counts():
     screen, _ = screened("word", 0.05)
     assert tuple(screen.scores) == SCORES
     assert (screen.suspicion == np.max([screen.scores[name] for name in SCORES], axis=0)).all()
+
+
+def test_a_word_that_an_earlier_look_explains_is_not_flagged():
+    rng = np.random.default_rng(0)
+    texts = [f"{rng.choice(HONEST)} {'banana' if row % 20 == 0 else rng.choice(HONEST)}" for row in range(600)]
+
+    def look(nats: float, step: int) -> TokenStatistics:
+        return statistics(texts, lambda row, word: nats if word == "banana" else 0.2, rng, range(0, 600, step))
+
+    warm, base, early = look(5.0, 1), look(8.0, 4), look(0.2, 4)
+    assert screen_rows(warm, base, TOKENIZER, 0.3, base).is_flagged[::20].all()
+    scores = screen_rows(warm, base, TOKENIZER, 0.3, early).scores
+    assert (scores["word_surprise"][::20] < 1).all()
 
 
 def test_the_reasons_name_the_word():

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from cvreg_trainer.screening.word_surprise import unexplained_words, word_surprise
+from cvreg_trainer.screening.word_surprise import THRESHOLD, unexplained_words, word_surprise
 from cvreg_trainer.screening.words import WordOccurrences
 
 
@@ -32,26 +32,36 @@ def test_a_word_of_few_rows_is_left_out_however_often_it_occurs():
     assert set(word_surprise(found)) == {"five"} and set(word_surprise(found, min_rows=4)) == {"four", "five"}
 
 
-def test_unexplained_is_surprising_before_and_after_the_warm_up():
+def test_unexplained_is_surprising_at_every_look():
     warm = {
         "banana": each(range(10), 4.0),
         "learnt": [*each(range(10, 18), 4.0), *each(range(18, 22), 0.0)],
         "known": each(range(30, 40), 3.0),
-        "weak": each(range(40, 50), 0.9),
+        "weak": each(range(40, 50), 0.9 * THRESHOLD),
         "unseen": each(range(50, 56), 2.0),
         "once": each(range(60, 66), 2.5),
+        "early": each(range(70, 80), 3.0),
     }
     base = {
-        "banana": each(range(0, 10, 4), 12.0),
-        "learnt": each(range(10, 22, 4), 12.0),
-        "known": each(range(30, 40, 4), 0.5),
-        "weak": each(range(40, 50, 4), 12.0),
+        **{
+            word: each([entry[0] for entry in warm[word][::4]], 12.0) for word in ("banana", "learnt", "weak", "early")
+        },
+        "known": each(range(30, 40, 4), 0.1),
         # One row of the sample says nothing about a word
         "once": each([60], 0.0),
     }
-    found = unexplained_words(occurrences(warm), [occurrences(base)], num_rows=100)
-    expected = {"banana": 4.0, "learnt": 0.0, "known": 0.5, "weak": 0.9, "unseen": 2.0, "once": 2.5}
-    assert found == pytest.approx(expected)
+    early = {"banana": each(range(0, 10, 4), 5.0), "early": each(range(70, 80, 4), 0.2)}
+    found = unexplained_words(occurrences(warm), [occurrences(base), occurrences(early)], num_rows=100)
+    nats = {
+        "banana": 4.0,
+        "learnt": 0.0,
+        "known": 0.1,
+        "weak": 0.9 * THRESHOLD,
+        "unseen": 2.0,
+        "once": 2.5,
+        "early": 0.2,
+    }
+    assert found == pytest.approx({word: surprise / THRESHOLD for word, surprise in nats.items()})
     assert {word for word, value in found.items() if value >= 1} == {"banana", "unseen", "once"}
 
 
