@@ -33,7 +33,7 @@ class WordOccurrences:
         rows (`np.ndarray` of shape `(W,)`, int64):
             Position of the row it occurs in.
         surprise (`np.ndarray` of shape `(W,)`, float64):
-            Sum of its tokens' surprise, in nats; see [`TokenStatistics`].
+            Sum of its tokens' surprise, in nats; see [`TokenStatistics`]. Of a whole response: the mean.
     """
 
     vocabulary: list[str]
@@ -66,13 +66,15 @@ def find_words(statistics: TokenStatistics, tokenizer: Any) -> WordOccurrences:
         start, end = statistics.offsets[row : row + 2]
         tokens = statistics.token_ids[start:end].tolist()
         spans = pieces.spans(tokens)
+        found = [(first, last, 1) for first, last in spans]
         if len(spans) > 1:
-            spans = [*spans, (spans[0][0], spans[-1][1])]
-        for first, last in spans:
+            # A mean: the sum of a long response passes any threshold
+            found.append((spans[0][0], spans[-1][1], spans[-1][1] - spans[0][0]))
+        for first, last, divisor in found:
             text = pieces.text(tokens[first:last])
             words.append(numbers.setdefault(text, len(numbers)))
             rows.append(row)
-            surprises.append(token_surprise[start + first : start + last].sum())
+            surprises.append(token_surprise[start + first : start + last].sum() / divisor)
     return WordOccurrences(
         list(numbers),
         np.array(words, dtype=np.int64),

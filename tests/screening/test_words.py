@@ -134,7 +134,8 @@ def test_surprise_rows_and_the_whole_response():
     assert found.vocabulary == ["a", "banana", "a banana", "red"]
     assert found.words.tolist() == [0, 1, 2, 3] and found.rows.tolist() == [0, 0, 0, 1]
     # Less a quarter of a nat for each token; the end mark's 3 nats are in no word
-    assert found.surprise.tolist() == [0 - 0.25, 1 + 2 - 0.5, 0 + 1 + 2 - 0.75, 4 - 0.25]
+    # The whole response counts by its mean
+    assert found.surprise.tolist() == [0 - 0.25, 1 + 2 - 0.5, (0 + 1 + 2 - 0.75) / 3, 4 - 0.25]
     assert [places.tolist() for places in found.by_word()] == [[0], [1], [2], [3]]
 
 
