@@ -79,12 +79,12 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from ..data import open_dataset
-    from .poison import _no_cache_files
+    from .poison import no_cache_files
 
     console = Console()
     _check_numbers(options)
     _check_output(options)
-    with tempfile.TemporaryDirectory() as scratch, _no_cache_files():
+    with tempfile.TemporaryDirectory() as scratch, no_cache_files():
         config = training_arguments(options, scratch)
         dataset = open_dataset(options.data, options.split, cache_dir=scratch)
         labels, dataset = _split_labels(options, dataset)

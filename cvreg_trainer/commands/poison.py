@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
     attack = make_attack(options.attack, options.attack_option)
     if options.output_dir is not None:
         _check_output(options, attack)
-    with tempfile.TemporaryDirectory() as cache, _strict_images(), _no_cache_files():
+    with tempfile.TemporaryDirectory() as cache, _strict_images(), no_cache_files():
         dataset = open_dataset(options.data, options.split, cache_dir=cache)
         if options.preview is not None:
             _preview(options, attack, dataset, console)
@@ -252,7 +252,7 @@ def _strict_images() -> Iterator[None]:
 
 
 @contextmanager
-def _no_cache_files() -> Iterator[None]:
+def no_cache_files() -> Iterator[None]:
     """`datasets` would otherwise write its intermediate results beside the user's data."""
     import datasets
 
