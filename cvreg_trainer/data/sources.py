@@ -59,11 +59,11 @@ def open_dataset(source: str | Path, split: str | None = None, *, cache_dir: str
 
 
 def _load_local(path: Path, cache_dir: Any) -> Any:
-    if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
-        return load_from_disk(str(path))
     if path.is_file() and path.suffix not in _FORMATS:
         raise ValueError(f"{path}: expected a file that ends in {', '.join(_FORMATS)}, or a folder.")
     try:
+        if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
+            return load_from_disk(str(path))
         if path.is_file():
             return load_dataset(_FORMATS[path.suffix], data_files=str(path.resolve()), cache_dir=cache_dir)
         return load_dataset(str(path.resolve()), cache_dir=cache_dir)

@@ -136,3 +136,9 @@ def test_unreadable_files_are_named(tmp_path: Path, name: str, content: str, sai
 def test_missing_sources_are_named(name: str, said: str):
     with pytest.raises(FileNotFoundError, match=f"{name}.*{said}"):
         open_dataset(name)
+
+
+def test_a_saved_data_set_without_rows_is_one_clear_error(tmp_path):
+    Dataset.from_dict({"images": []}).save_to_disk(tmp_path / "empty")
+    with pytest.raises(ValueError, match="empty cannot be read as a data set"):
+        open_dataset(tmp_path / "empty")
