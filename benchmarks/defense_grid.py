@@ -19,7 +19,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,22 @@ def plan(suite: str, seeds: list[int], attacks: list[str]) -> Iterator[dict[str,
                 yield {"attack": attack, "defence": defence, "config": config, "seed": seed}
 
 
-def run(settings: dict[str, Any]) -> dict[str, Any]:
-    """One run in this process, silent; its row."""
-    experiment = Experiment(settings["seed"], settings["config"], attack=settings["attack"])
+@contextmanager
+def silent_folder() -> Iterator[str]:
+    """A temporary folder; while it exists, nothing is printed."""
     with (
         open(os.devnull, "w") as nowhere,
         redirect_stdout(nowhere),
         redirect_stderr(nowhere),
         tempfile.TemporaryDirectory() as folder,
     ):
+        yield folder
+
+
+def run(settings: dict[str, Any]) -> dict[str, Any]:
+    """One run in this process, silent; its row."""
+    experiment = Experiment(settings["seed"], settings["config"], attack=settings["attack"])
+    with silent_folder() as folder:
         result = experiment.run(experiment.make_data(), folder)
     del result["captions"]
     result["losses"] = result["losses"][-1:]

@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import tempfile
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from defense_grid import silent_folder
 
 from cvreg_trainer.experiments import Experiment
 from cvreg_trainer.report import describe_environment
@@ -43,12 +42,7 @@ def measure(settings: dict[str, Any]) -> float:
 
     SFTTrainer.train = timed
     experiment = Experiment(**settings)
-    with (
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    with silent_folder() as folder:
         data = experiment.make_data()
         experiment.run({"train": data["train"], "test": data["test"].select(range(2))}, folder)
     return seconds[0]

@@ -18,15 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from defense_grid import OURS as PAPER
+from defense_grid import silent_folder
 
 from cvreg_trainer.baselines.run import BASELINES, run_baseline
 from cvreg_trainer.experiments import ATTACK_SETTINGS, Experiment
@@ -77,12 +75,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     """One run in this process, silent; its row."""
     options = {name: value for name, value in settings.items() if name not in ("target", "defence")}
     experiment = Experiment(**TARGETS[settings["target"]], **options)
-    with (
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    with silent_folder() as folder:
         data = experiment.make_data()
         if settings["defence"] in BASELINES:
             result = run_baseline(settings["defence"], experiment, data, folder)

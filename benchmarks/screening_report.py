@@ -120,6 +120,26 @@ def summary(rows: list[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def in_short(rows: list[Row]) -> str:
+    """One line an attack at 5 %, as README has it."""
+    plain = [row for row in rows if _variant(row) == "plain" and _rate(row) == 0.05]
+
+    def runs(attack: str, target: str, defence: str) -> list[Row]:
+        return [row for row in plain if (row["attack"], row["target"], row["defence"]) == (attack, target, defence)]
+
+    lines = []
+    for attack, title in ATTACKS.items():
+        fixed, subst = (runs(attack, target, "ours") for target in ("fixed", "subst"))
+        if attack != "none" and fixed and subst:
+            both = fixed + subst
+            asr = [cell(part, "asr") for part in (runs(attack, "subst", "none"), fixed, subst)]
+            shares = [percent(subst, "audit_flag_recall"), percent(both, "audit_clean_lost")]
+            lines.append([title, *asr, cell(both, "clean_cider"), *shares])
+    names = ["none, `subst`", "screened, `fixed`", "screened, `subst`"]
+    rest = ["clean CIDEr, screened", "poison left out %, `subst`", "clean rows lost %"]
+    return table(["attack", *(f"ASR %, {name}" for name in names), *rest], lines)
+
+
 def baselines(rows: list[Row]) -> str:
     """Every defence on the cells that the baselines were run on."""
     defences = ("none", "ours", "paper", "response_filter", "strip", "entropy_filter", "fine_pruning")
@@ -196,6 +216,7 @@ def main() -> None:
         "[screening_split.md](../benchmarks/screening_split.md). Undefended runs of `fixed` are those of seeds 0 to 2 "
         "from [the grid of the paper's loss](grid.md). Targets: " + " ".join(titles),
         summary(rows),
+        in_short(rows),
         "![Attack success rates](images/screening_grid.png)",
         "## All attacks at 5 %",
         compare(main_rows, lambda row: (row["target"], ATTACKS[row["attack"]]), ["target", "attack"]),
