@@ -65,7 +65,7 @@ def table(header: list[str], lines: list[list[str]]) -> str:
 
 
 def main_table(rows: Rows) -> str:
-    """Attacks x {no defence, ours}, as the paper's Table 1."""
+    """Attacks x {no defence, the paper's loss}, as the paper's Table 1."""
     none, ours = json.dumps({}), json.dumps(OURS, sort_keys=True)
     keys = ("clean_cider", "triggered_cider", "asr", "false_alarm_rate")
     lines = []
@@ -77,8 +77,8 @@ def main_table(rows: Rows) -> str:
         paper = [f"{value:.1f}" for value in PAPER_ASR[attack]]
         lines.append([title, str(len(runs[0])), *cells, *paper])
     names = ("CIDEr clean", "CIDEr triggered", "ASR %", "false alarms %")
-    header = ["attack", "seeds", *(f"{name}, {run}" for name in names for run in ("none", "ours"))]
-    return table([*header, "paper's ASR, none", "paper's ASR, ours"], lines)
+    header = ["attack", "seeds", *(f"{name}, {run}" for name in names for run in ("none", "paper's loss"))]
+    return table([*header, "in the paper: ASR, none", "in the paper: ASR, its method"], lines)
 
 
 def config_table(rows: Rows, configs: dict[str, dict[str, float]]) -> str:
@@ -97,7 +97,10 @@ def plot(rows: Rows, path: Path) -> None:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axis = figure.subplots()
     shown = [attack for attack in ATTACKS if attack != "none" and (attack, json.dumps({})) in rows]
-    for offset, config, label, color in ((-0.17, {}, "no defence", "tab:red"), (0.17, OURS, "ours", "tab:blue")):
+    for offset, config, label, color in (
+        (-0.17, {}, "no defence", "tab:red"),
+        (0.17, OURS, "the paper's loss", "tab:blue"),
+    ):
         key = json.dumps(config, sort_keys=True)
         points = [[row["asr"] for row in rows.get((attack, key), [])] for attack in shown]
         heights = [mean(values) if values else 0 for values in points]

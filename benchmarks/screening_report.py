@@ -184,6 +184,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.set_xticks(
             range(len(attacks)), [ATTACKS[attack] for attack in attacks], rotation=35, ha="right", fontsize=8
         )
+        axis.set_xlim(-0.6, len(attacks) - 0.4)
         axis.set_ylim(-2, 105)
     axes[0].set_ylabel("attack success rate, %")
     axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
