@@ -42,8 +42,10 @@ class CrossViewOutput(ModelOutput):
             Entropy of the original view's next-token distribution, in nats.
         similarity (`torch.Tensor` of shape `(B, T')`):
             Cosine similarity of the two views' next-token distributions. `None` if only the original view was run.
+        top1 (`torch.Tensor` of shape `(B, T')`, int64):
+            The most likely token in the original view.
         is_top1 (`torch.Tensor` of shape `(B, T')`):
-            Whether the label is the most likely token in the original view.
+            Whether that is the label.
         label_mask (`torch.Tensor` of shape `(B, T')`):
             Whether the label is not `-100`.
         feature_distance (`torch.Tensor` of shape `(B,)`):
@@ -55,6 +57,7 @@ class CrossViewOutput(ModelOutput):
     log_probs: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
+    top1: torch.Tensor | None = None
     is_top1: torch.Tensor | None = None
     label_mask: torch.Tensor | None = None
     feature_distance: torch.Tensor | None = None
@@ -147,10 +150,10 @@ def add_cross_view_head(
     Add a cross-view head to `model`: `model(..., perturbed_pixel_values=..., labels=labels, cross_view=True)` runs the
     original and the perturbed view as one batch `[original, perturbed]` and returns a [`CrossViewOutput`].
 
-    Every input `x` without a twin `perturbed_x` serves both views. Without `cross_view=True` the forward is the one
-    the model had, so generation and evaluation are unchanged; `fused_lm_head=True`, which TRL's trainers pass, is
-    answered here for the one view where TRL's own head cannot serve the model. Add this head after TRL's and to the
-    base model of a PEFT model.
+    Every input `x` without a twin `perturbed_x` serves both views. `single_view=True` gives what the original view
+    alone can tell. Without either the forward is the one the model had, so generation and evaluation are unchanged;
+    `fused_lm_head=True`, which TRL's trainers pass, is answered here for the one view where TRL's own head cannot
+    serve the model. Add this head after TRL's and to the base model of a PEFT model.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -173,13 +176,15 @@ def add_cross_view_head(
 
     # Keep the original signature: `generate` validates its model kwargs against it
     @functools.wraps(type(model).forward)
-    def forward(self: PreTrainedModel, *args: Any, cross_view: bool = False, **kwargs: Any) -> Any:
+    def forward(
+        self: PreTrainedModel, *args: Any, cross_view: bool = False, single_view: bool = False, **kwargs: Any
+    ) -> Any:
         inner = inner_forward
         if self is not model:
             # A copy runs on itself: the forward it came with is bound to the model it was copied from
             inner = functools.partial(type(self).forward, self)
-        if cross_view:
-            return _forward_views(self, inner, head, kwargs, num_views=2)
+        if cross_view or single_view:
+            return _forward_views(self, inner, head, kwargs, num_views=2 if cross_view else 1)
         if kwargs.get("fused_lm_head"):
             if head.replaces_trl_head:
                 del kwargs["fused_lm_head"]
@@ -239,9 +244,10 @@ def _forward_views(
     if num_views == 2:
         mask = labels != -100 if head.is_encoder_decoder else attention_mask
         distance = _feature_distance(features, mask, head.feature_pooling)
-    log_probs, entropy, similarity, is_top1 = (spread(values) for values in statistics)
+    log_probs, entropy, similarity, top1 = (spread(values) for values in statistics)
+    is_top1 = label_mask & (top1 == targets)
     return CrossViewOutput(
-        log_probs, entropy, similarity, is_top1, label_mask, distance, getattr(outputs, "aux_loss", None)
+        log_probs, entropy, similarity, top1, is_top1, label_mask, distance, getattr(outputs, "aux_loss", None)
     )
 
 

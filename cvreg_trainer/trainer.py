@@ -173,7 +173,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             holds_images = any(name.startswith("pixel") for name in self.example_batch)
         self.is_defended = args.is_defended and holds_images
         self._head: CrossViewHead | None = None
-        if self.is_defended or (holds_images and not trl_head_serves(base_model)):
+        if self.is_defended or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
         if self.is_defended:
             refuse_incompatible_options(args, model, kwargs)

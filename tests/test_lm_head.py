@@ -72,6 +72,7 @@ def reference(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor
         "log_probs": log_probs * mask,
         "entropy": -(p * p.log()).sum(-1) * mask,
         "similarity": (p * q).sum(-1) / (p.norm(dim=-1) * q.norm(dim=-1)) * mask,
+        "top1": p.argmax(-1) * mask,
         "is_top1": (p.argmax(-1) == targets) & mask,
         "label_mask": mask,
         "loss": -(log_probs * mask).sum() / mask.sum(),
@@ -97,11 +98,13 @@ def test_equals_two_plain_forwards(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_single_view_where_trls_head_fails(family: str) -> None:
+def test_single_view_also_where_trls_head_fails(family: str) -> None:
     model, batch = FAMILIES[family]()
     model.eval()
     loss = reference(model, batch | perturb(batch))["loss"]
     head = add_cross_view_head(model)
+    output = model(**batch, single_view=True)
+    torch.testing.assert_close(-output.log_probs.sum().double() / output.label_mask.sum(), loss, rtol=1e-4, atol=1e-5)
     assert head.replaces_trl_head == (family in {"blip2_opt", "blip2_t5", "idefics"})
     if head.replaces_trl_head:
         output = model(**batch, fused_lm_head=True)

@@ -39,14 +39,14 @@ class HeadStatistics(NamedTuple):
             Entropy of the original view's distribution, in nats.
         similarity (`torch.Tensor` or `None`):
             Cosine similarity of the two views' distributions, in [0, 1]. `None` without a perturbed view.
-        is_top1 (`torch.Tensor`):
-            Whether the target is the most likely word of the original view. Boolean, no gradient.
+        top1 (`torch.Tensor`):
+            The most likely token of the original view. int64, no gradient.
     """
 
     log_probs: torch.Tensor
     entropy: torch.Tensor
     similarity: torch.Tensor | None
-    is_top1: torch.Tensor
+    top1: torch.Tensor
 
 
 def cross_view_statistics(
@@ -83,10 +83,10 @@ def cross_view_statistics(
     Returns:
         [`HeadStatistics`], differentiable with respect to the hidden states, the weight and the bias.
     """
-    log_probs, entropy, similarity, is_top1 = _CrossViewFunction.apply(
+    log_probs, entropy, similarity, top1 = _CrossViewFunction.apply(
         hidden, perturbed_hidden, weight, bias, targets, logit_scale, softcap
     )
-    return HeadStatistics(log_probs, entropy, similarity, is_top1)
+    return HeadStatistics(log_probs, entropy, similarity, top1)
 
 
 class _Fold:
@@ -148,9 +148,9 @@ class _CrossViewFunction(torch.autograd.Function):
         log_probs, top1, entropy, *_ = columns
         similarity = _similarity(columns) if perturbed_hidden is not None else None
         ctx.save_for_backward(hidden, perturbed_hidden, weight, bias, targets, columns)
-        is_top1 = top1 == targets
-        ctx.mark_non_differentiable(is_top1)
-        return log_probs.clone(), entropy.clone(), similarity, is_top1
+        top1 = top1.long()
+        ctx.mark_non_differentiable(top1)
+        return log_probs.clone(), entropy.clone(), similarity, top1
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:

@@ -57,12 +57,12 @@ def module_head_statistics(
         )
         for rows in _slices(len(hidden), TOKEN_TILE) or [slice(0, 0)]
     ]
-    log_probs, entropy, similarity, is_top1 = zip(*tiles, strict=True)
+    log_probs, entropy, similarity, top1 = zip(*tiles, strict=True)
     return HeadStatistics(
         torch.cat(log_probs),
         torch.cat(entropy),
         torch.cat(similarity) if perturbed_hidden is not None else None,
-        torch.cat(is_top1),
+        torch.cat(top1),
     )
 
 
@@ -81,4 +81,4 @@ def _tile_statistics(
         doubles = (2 * z).logsumexp(-1) + (2 * z_perturbed).logsumexp(-1)
         similarity = ((z + z_perturbed).logsumexp(-1) - doubles / 2).clamp(max=0).exp()
     entropy = -(log_p.exp() * log_p).sum(-1)
-    return HeadStatistics(log_probs, entropy, similarity, z.argmax(-1) == targets)
+    return HeadStatistics(log_probs, entropy, similarity, z.argmax(-1))

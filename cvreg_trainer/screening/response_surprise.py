@@ -11,18 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-
-# Distances from the median, in units of the distance between the median and the upper quartile
-FENCE = 4.5
-ROUNDS = 6
+from .fence import beyond_fence
 
 
 def response_surprise(row_nll: np.ndarray) -> np.ndarray:
     """
-    How far each response stands out, relative to the fence: 1 or more means outside.
-
-    Median and quartile are those of the rows inside the fence, found in a few rounds, so that many poisoned rows do
-    not hide each other.
+    How far each response stands out, relative to the fence: 1 or more means outside. See [`beyond_fence`].
 
     Args:
         row_nll (`np.ndarray` of shape `(R,)`):
@@ -32,17 +26,4 @@ def response_surprise(row_nll: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(R,)`.
     """
-    is_valid = np.isfinite(row_nll)
-    scores = np.zeros(len(row_nll))
-    is_inside = is_valid
-    for _ in range(ROUNDS):
-        if not is_inside.any():
-            break
-        median, quartile = np.quantile(row_nll[is_inside], [0.5, 0.75])
-        spread = max(quartile - median, 1e-6)
-        scores = np.where(is_valid, (row_nll - median) / spread / FENCE, 0.0)
-        inside = is_valid & (scores < 1)
-        if (inside == is_inside).all():
-            break
-        is_inside = inside
-    return scores
+    return beyond_fence(row_nll)

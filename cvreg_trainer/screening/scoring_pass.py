@@ -72,13 +72,14 @@ def _scored(trainer: Any, loader: Any) -> Iterator[dict[str, torch.Tensor]]:
     for batch in loader:
         row_ids, _ = (batch.pop(name) for name in SCREENING_KEYS)
         inputs = trainer._prepare_inputs(dict(batch))
-        outputs = trainer.model_wrapped(**inputs, use_cache=False, fused_lm_head=True)
+        outputs = trainer.model_wrapped(**inputs, use_cache=False, single_view=True)
         mask = outputs.label_mask
         targets = inputs["labels"][:, -mask.shape[1] :].to(mask.device)
         values = {
             "labels": targets.masked_fill(~mask, -100),
             "nll": -outputs.log_probs.float(),
             "entropy": outputs.entropy.float(),
+            "top1": outputs.top1,
         }
         padded = {
             name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)

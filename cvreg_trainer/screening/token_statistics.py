@@ -27,6 +27,8 @@ class TokenStatistics:
             Negative log-likelihood of each, in nats.
         entropy (`np.ndarray` of shape `(N,)`, float32):
             Entropy of the distribution it was predicted by, in nats.
+        top1 (`np.ndarray` of shape `(N,)`, int64):
+            Most likely token of that distribution.
     """
 
     row_ids: np.ndarray
@@ -34,6 +36,7 @@ class TokenStatistics:
     token_ids: np.ndarray
     nll: np.ndarray
     entropy: np.ndarray
+    top1: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -71,20 +74,21 @@ class TokenStatistics:
 
         Args:
             batches (`Iterable[Mapping[str, torch.Tensor]]`):
-                With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised), `nll` and
-                `entropy` of shape `(B, T)`.
+                With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised), `nll`, `entropy`
+                and `top1` of shape `(B, T)`.
         """
         row_ids, counts, parts = [np.zeros(0, dtype=np.int64)], [np.zeros(1, dtype=np.int64)], []
         for batch in batches:
             mask = batch["labels"] != -100
             row_ids.append(batch["row_id"].numpy())
             counts.append(mask.sum(1).numpy())
-            parts.append([batch[name][mask].numpy() for name in ("labels", "nll", "entropy")])
-        tokens, nll, entropy = map(np.concatenate, zip(*parts, strict=True)) if parts else [np.zeros(0)] * 3
+            parts.append([batch[name][mask].numpy() for name in ("labels", "nll", "entropy", "top1")])
+        tokens, nll, entropy, top1 = map(np.concatenate, zip(*parts, strict=True)) if parts else [np.zeros(0)] * 4
         return cls(
             np.concatenate(row_ids),
             np.cumsum(np.concatenate(counts)),
             tokens.astype(np.int64),
             nll.astype(np.float32),
             entropy.astype(np.float32),
+            top1.astype(np.int64),
         )

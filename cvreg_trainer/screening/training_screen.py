@@ -2,10 +2,9 @@
 """
 The screening of one training, from its first step to its last checkpoint.
 
-    step 0              a sample of the rows is scored by the base model: the model, or its adapter, before it learns
+    step 0              all rows are scored by the base model: the model, or its adapter, before it learns
     warm-up             training on strong views of all rows: what the images show is learnt, a trigger hardly
-    two thirds of it    the sample is scored again, on strong views
-    end of the warm-up  all rows are scored once, on strong views; the suspicious ones are flagged
+    end of the warm-up  all rows are scored again, on strong views; the suspicious ones are flagged
     rest of the run     the same training goes on, on the images as they are, without the flagged rows
 
 Notable: nothing is trained twice and no second model is kept.
@@ -19,12 +18,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from torch.utils.data import Subset
 from transformers.trainer_utils import has_length
 
 from .._version import __version__
@@ -41,11 +38,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "screening.safetensors"
 # Which part of a training the warm-up is: enough for most honest words, too little for a keyword behind a trigger
-WARMUP_SHARE = 1 / 8
-# Part of the warm-up after which the first look is taken, at every fourth row: words that are learnt late are
-# surprising at the second look only, keywords of a trigger at both
-EARLY_SHARE = 2 / 3
-SAMPLE_STRIDE = 4
+WARMUP_SHARE = 1 / 12
 
 
 class TrainingScreen:
@@ -60,7 +53,6 @@ class TrainingScreen:
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.base: TokenStatistics | None = None
-        self.early: TokenStatistics | None = None
         self.warm: TokenStatistics | None = None
         self.screen: Screen | None = None
         self.collator: DataCollatorForScreening | None = None
@@ -82,7 +74,7 @@ class TrainingScreen:
             if not has_length(loader):
                 raise ValueError(
                     f"`screening_epochs={args.screening_epochs}` counts epochs, and streamed data have none. Set "
-                    "`screening_epochs=None`: the warm-up is then an eighth of `max_steps`."
+                    "`screening_epochs=None`: the warm-up is then a twelfth of `max_steps`."
                 )
             steps = args.screening_epochs * math.ceil(len(loader) / args.gradient_accumulation_steps)
         if max_steps <= math.ceil(steps):
@@ -105,9 +97,7 @@ class TrainingScreen:
                         f"data, and the checkpoint of step {step} does not tell: it was written without screening. "
                         "Start the training anew, or set `screening='off'`."
                     )
-                self.base = score_rows(self.trainer, self._sample(), with_views=False)
-            if self.early is None and step >= math.ceil(EARLY_SHARE * self.warmup_steps):
-                self.early = score_rows(self.trainer, self._sample(), with_views=True)
+                self.base = score_rows(self.trainer, self._rows(), with_views=False)
             if is_due:
                 self.run()
         assert self.collator is not None
@@ -134,11 +124,9 @@ class TrainingScreen:
     def run(self) -> Screen:
         """Score all rows with the model as it is, and flag the suspicious ones."""
         assert self.base is not None
-        dataset = self.trainer.train_dataset
-        if self._is_streamed:
-            dataset = dataset.take(self._rows_ahead())
-        self.warm = score_rows(self.trainer, dataset, with_views=True)
-        num_changed = int((~np.isin(self.base.row_ids, self.warm.row_ids)).sum())
+        self.warm = score_rows(self.trainer, self._rows(), with_views=True)
+        same_length = len(self.base) == len(self.warm)
+        num_changed = int((self.base.row_ids != self.warm.row_ids).sum()) if same_length else len(self.base)
         if num_changed:
             raise ValueError(
                 f"{num_changed} of {len(self.base)} rows that the base model was shown are not in the training set "
@@ -157,7 +145,7 @@ class TrainingScreen:
     def _cut(self) -> Screen:
         assert self.base is not None and self.warm is not None
         args = self.trainer.args
-        self.screen = screen = screen_rows(self.warm, self.base, self.tokenizer, args.screening_cap, self.early)
+        self.screen = screen = screen_rows(self.base, self.warm, self.tokenizer, args.screening_cap)
         if self.collator is not None:
             self.collator.flag(self._flagged_ids())
             self.collator.shows_views = False
@@ -210,17 +198,14 @@ class TrainingScreen:
         args = self.trainer.args
         return args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
 
-    def _sample(self) -> Any:
+    def _rows(self) -> Any:
         dataset = self.trainer.train_dataset
-        if self._is_streamed:
-            return dataset.take(max(1, self._rows_ahead() // SAMPLE_STRIDE))
-        places = range(0, len(dataset), SAMPLE_STRIDE)
-        return dataset.select(places) if isinstance(dataset, Dataset) else Subset(dataset, places)
+        return dataset.take(self._rows_ahead()) if self._is_streamed else dataset
 
     def save(self, folder: str | Path) -> None:
         """Write what a resumed training needs to go on."""
         tensors: dict[str, torch.Tensor] = {}
-        for name, statistics in (("base", self.base), ("early", self.early), ("warm", self.warm)):
+        for name, statistics in (("base", self.base), ("warm", self.warm)):
             if statistics is not None:
                 tensors |= {f"{name}.{key}": value for key, value in statistics.to_tensors().items()}
         if tensors:
@@ -232,9 +217,8 @@ class TrainingScreen:
         if not path.exists():
             return
         tensors = load_file(path)
-        parts = {name: _with_prefix(tensors, name) for name in ("base", "early", "warm")}
+        parts = {name: _with_prefix(tensors, name) for name in ("base", "warm")}
         self.base = TokenStatistics.from_tensors(parts["base"]) if parts["base"] else None
-        self.early = TokenStatistics.from_tensors(parts["early"]) if parts["early"] else None
         if parts["warm"]:
             self.warm = TokenStatistics.from_tensors(parts["warm"])
             self._cut()

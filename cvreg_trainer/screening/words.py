@@ -34,12 +34,21 @@ class WordOccurrences:
             Position of the row it occurs in.
         surprise (`np.ndarray` of shape `(W,)`, float64):
             Sum of its tokens' surprise, in nats; see [`TokenStatistics`]. Of a whole response: the mean.
+        nll (`np.ndarray` of shape `(W,)`, float64):
+            The same of their negative log-likelihood.
+        previous (`np.ndarray` of shape `(W,)`, int64):
+            Which word stands before it; -1 at the start of a response.
+        expected (`np.ndarray` of shape `(W,)`, int64):
+            Most likely token where the word starts; -1 for a whole response, which stands in no place of its own.
     """
 
     vocabulary: list[str]
     words: np.ndarray
     rows: np.ndarray
     surprise: np.ndarray
+    nll: np.ndarray
+    previous: np.ndarray
+    expected: np.ndarray
 
     def by_word(self) -> list[np.ndarray]:
         """For each word of the vocabulary, the indices of its occurrences."""
@@ -60,26 +69,31 @@ def find_words(statistics: TokenStatistics, tokenizer: Any) -> WordOccurrences:
     """
     pieces = _Pieces(tokenizer)
     numbers: dict[str, int] = {}
-    words, rows, surprises = [], [], []
-    token_surprise = statistics.surprise.astype(np.float64)
+    # Word, row, previous word, expected token, first token, end, and what the sums are divided by
+    found: list[tuple[int, int, int, int, int, int, int]] = []
     for row in range(len(statistics)):
-        start, end = statistics.offsets[row : row + 2]
+        start, end = statistics.offsets[row : row + 2].tolist()
         tokens = statistics.token_ids[start:end].tolist()
+        top1 = statistics.top1[start:end].tolist()
         spans = pieces.spans(tokens)
-        found = [(first, last, 1) for first, last in spans]
+        previous = -1
+        for first, last in spans:
+            word = numbers.setdefault(pieces.text(tokens[first:last]), len(numbers))
+            found.append((word, row, previous, top1[first], start + first, start + last, 1))
+            previous = word
         if len(spans) > 1:
+            first, last = spans[0][0], spans[-1][1]
+            word = numbers.setdefault(pieces.text(tokens[first:last]), len(numbers))
             # A mean: the sum of a long response passes any threshold
-            found.append((spans[0][0], spans[-1][1], spans[-1][1] - spans[0][0]))
-        for first, last, divisor in found:
-            text = pieces.text(tokens[first:last])
-            words.append(numbers.setdefault(text, len(numbers)))
-            rows.append(row)
-            surprises.append(token_surprise[start + first : start + last].sum() / divisor)
+            found.append((word, row, -1, -1, start + first, start + last, last - first))
+    words, rows, previous_words, expected, starts, ends, divisors = np.array(found, dtype=np.int64).reshape(-1, 7).T
+
+    def of_words(values: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+        return (sums[ends] - sums[starts]) / divisors
+
     return WordOccurrences(
-        list(numbers),
-        np.array(words, dtype=np.int64),
-        np.array(rows, dtype=np.int64),
-        np.array(surprises, dtype=np.float64),
+        list(numbers), words, rows, of_words(statistics.surprise), of_words(statistics.nll), previous_words, expected
     )
 
 

@@ -36,7 +36,7 @@ def audited(tokenizer, texts: list[str], dataset=None):
     tokens = np.array([token for row in rows for token in row])
     nll = np.arange(len(tokens), dtype=np.float32)
     counts = np.cumsum([0, *map(len, rows)])
-    warm = TokenStatistics(np.arange(len(rows)), counts, tokens, nll, np.ones(len(tokens), np.float32))
+    warm = TokenStatistics(np.arange(len(rows)), counts, tokens, nll, np.ones(len(tokens), np.float32), tokens)
     number = len(rows)
     suspicion = np.linspace(0.5, 1.5, number)
     words = [WordFinding("red", 1, 2.0, True, "why")]

@@ -5,15 +5,14 @@ from math import comb
 
 import numpy as np
 import pytest
+import word_lists
 
 from cvreg_trainer.screening.shared_words import shared_words
 from cvreg_trainer.screening.words import WordOccurrences
 
 
 def occurrences(rows_of: dict[str, list[int]]) -> WordOccurrences:
-    words = [word for word, rows in enumerate(rows_of.values()) for _ in rows]
-    rows = [row for rows in rows_of.values() for row in rows]
-    return WordOccurrences(list(rows_of), np.array(words, np.int64), np.array(rows, np.int64), np.zeros(len(rows)))
+    return word_lists.occurrences({word: word_lists.each(rows, 0.0) for word, rows in rows_of.items()})
 
 
 def flags(rows, num_rows: int = 1000) -> np.ndarray:

@@ -20,6 +20,7 @@ def batch(labels: list[list[int]], seed: int = 0, first_id: int = 0) -> dict[str
         "labels": torch.tensor(labels),
         "nll": torch.rand(shape),
         "entropy": torch.rand(shape),
+        "top1": torch.randint(9, shape),
     }
 
 
@@ -32,6 +33,7 @@ def test_batches_of_any_width_become_flat_arrays_in_order():
     nll = [*first["nll"][0, 1:].tolist(), *second["nll"][0, [0, 3, 4]].tolist()]
     assert statistics.nll.tolist() == nll
     entropy = [*first["entropy"][0, 1:].tolist(), *second["entropy"][0, [0, 3, 4]].tolist()]
+    assert statistics.top1.tolist() == [*first["top1"][0, 1:].tolist(), *second["top1"][0, [0, 3, 4]].tolist()]
     assert statistics.surprise == pytest.approx(np.array(nll) - entropy, abs=1e-6)
     assert statistics.row_nll[[0, 2]] == pytest.approx([np.mean(nll[:2]), np.mean(nll[2:])])
     assert np.isnan(statistics.row_nll).tolist() == [False, True, False]
@@ -51,7 +53,7 @@ def test_a_file_gives_back_the_same_arrays(batches, tmp_path):
     statistics = TokenStatistics.from_batches(batches)
     save_file(statistics.to_tensors(), tmp_path / "statistics.safetensors")
     loaded = TokenStatistics.from_tensors(load_file(tmp_path / "statistics.safetensors"))
-    for name in ("row_ids", "offsets", "token_ids", "nll", "entropy"):
+    for name in ("row_ids", "offsets", "token_ids", "nll", "entropy", "top1"):
         ours, expected = getattr(loaded, name), getattr(statistics, name)
         assert ours.dtype == expected.dtype and np.array_equal(ours, expected), name
 
@@ -69,13 +71,14 @@ def test_values_equal_those_of_the_full_logits(build):
     labels = inputs["labels"]
     with torch.no_grad():
         logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits.double()
-        add_cross_view_head(model).replaces_trl_head = True
-        outputs = model(**inputs, fused_lm_head=True)
+        add_cross_view_head(model)
+        outputs = model(**inputs, single_view=True)
     values = {
         "row_id": torch.arange(len(labels)),
         "labels": labels[:, 1:].masked_fill(~outputs.label_mask, -100),
         "nll": -outputs.log_probs,
         "entropy": outputs.entropy,
+        "top1": outputs.top1,
     }
     statistics = TokenStatistics.from_batches([values])
     log_p = logits.log_softmax(-1)
@@ -87,5 +90,6 @@ def test_values_equal_those_of_the_full_logits(build):
         entropy = [-(log_p[row, place - 1].exp() * log_p[row, place - 1]).sum().item() for place in places]
         assert statistics.nll[start:end] == pytest.approx(nll, rel=1e-4, abs=1e-5)
         assert statistics.entropy[start:end] == pytest.approx(entropy, rel=1e-4, abs=1e-5)
+        assert statistics.top1[start:end].tolist() == [log_p[row, place - 1].argmax().item() for place in places]
         means.append(sum(nll) / len(nll))
     assert statistics.row_nll == pytest.approx(means, rel=1e-4)

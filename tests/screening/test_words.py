@@ -51,7 +51,7 @@ def word_piece() -> PreTrainedTokenizerFast:
 
 
 def statistics_of(tokenizer, texts: list[str], end: str = "</s>") -> TokenStatistics:
-    """Each text with an end mark; the i-th token of all has i nats, and an entropy of a quarter."""
+    """Each text with an end mark; the i-th token of all has i nats, an entropy of 1/4, and i + 100 was expected."""
     rows = [
         [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.convert_tokens_to_ids(end)] for text in texts
     ]
@@ -62,7 +62,15 @@ def statistics_of(tokenizer, texts: list[str], end: str = "</s>") -> TokenStatis
         tokens,
         np.arange(len(tokens), dtype=np.float32),
         np.full(len(tokens), 0.25, dtype=np.float32),
+        np.arange(100, 100 + len(tokens)),
     )
+
+
+def plain_statistics(tokens: np.ndarray, nll: np.ndarray | None = None) -> TokenStatistics:
+    """One row of these tokens."""
+    zeros = np.zeros(len(tokens), dtype=np.float32)
+    offsets = np.array([0, len(tokens)])
+    return TokenStatistics(np.zeros(1, np.int64), offsets, tokens, zeros if nll is None else nll, zeros, tokens)
 
 
 def words_of(tokenizer, text: str) -> list[str]:
@@ -109,8 +117,7 @@ def test_marks_and_line_breaks_alone_are_no_words():
     line_break = tokenizer.convert_tokens_to_ids("<0x0A>")
     red, d = tokenizer.convert_tokens_to_ids(["▁re", "d"])
     tokens = np.array([red, d, mark, line_break, red, d], dtype=np.int64)
-    zeros = np.zeros(6, dtype=np.float32)
-    found = find_words(TokenStatistics(np.zeros(1, np.int64), np.array([0, 6]), tokens, zeros, zeros), tokenizer)
+    found = find_words(plain_statistics(tokens), tokenizer)
     assert [found.vocabulary[word] for word in found.words][:-1] == ["red", "red"]
 
 
@@ -136,7 +143,18 @@ def test_surprise_rows_and_the_whole_response():
     # Less a quarter of a nat for each token; the end mark's 3 nats are in no word
     # The whole response counts by its mean
     assert found.surprise.tolist() == [0 - 0.25, 1 + 2 - 0.5, (0 + 1 + 2 - 0.75) / 3, 4 - 0.25]
+    assert found.nll.tolist() == [0, 1 + 2, (0 + 1 + 2) / 3, 4]
     assert [places.tolist() for places in found.by_word()] == [[0], [1], [2], [3]]
+
+
+def test_the_word_before_and_the_token_expected_where_a_word_starts():
+    tokenizer = word_piece()
+    found = find_words(statistics_of(tokenizer, ["a banana red", "red"]), tokenizer)
+    assert found.vocabulary == ["a", "banana", "red", "a banana red"]
+    # A whole response stands in no place of its own; the second row starts with the sixth token
+    assert found.words.tolist() == [0, 1, 2, 3, 2]
+    assert found.previous.tolist() == [-1, 0, 1, -1, -1]
+    assert found.expected.tolist() == [100, 101, 103, -1, 105]
 
 
 def test_a_special_token_in_the_middle_parts_words():
@@ -144,9 +162,7 @@ def test_a_special_token_in_the_middle_parts_words():
     ban, ana, end = tokenizer.convert_tokens_to_ids(["Ġban", "ana", "</s>"])
     tokens = np.array([ban, end, ana], dtype=np.int64)
     nll = np.array([1.0, 50.0, 2.0], dtype=np.float32)
-    found = find_words(
-        TokenStatistics(np.zeros(1, np.int64), np.array([0, 3]), tokens, nll, np.zeros(3, np.float32)), tokenizer
-    )
+    found = find_words(plain_statistics(tokens, nll), tokenizer)
     assert [found.vocabulary[word] for word in found.words][:2] == ["ban", "ana"]
     assert found.surprise[:2].tolist() == [1.0, 2.0]
 

@@ -1,0 +1,43 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+Words that tell nothing about the image where other words do, and that the base model would not have said: the sign of
+a keyword that replaces true words, however often and however well it has been learnt meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .grounding import Grounding
+from .word_surprise import NEW, word_surprise
+from .words import WordOccurrences
+
+
+# Fewer occurrences do not suffice to see that a word tells nothing
+MIN_ROWS = 20
+# Of what its rivals tell
+MAX_SHARE = 0.15
+
+
+def ungrounded_words(base: WordOccurrences, grounded: Mapping[str, Grounding]) -> dict[str, float]:
+    """
+    How little words tell, relative to the threshold: 1 or more means next to nothing.
+
+    Args:
+        base ([`WordOccurrences`]):
+            The words under the model before its first step. Those that it expects now and then are left out: such as
+            an adjective of taste, which tells as little.
+        grounded (`Mapping[str, Grounding]`):
+            What [`grounding`] gives; where it is not certain, nothing is said.
+    """
+    num_rows = {
+        word: len(np.unique(base.rows[places])) for word, places in zip(base.vocabulary, base.by_word(), strict=True)
+    }
+    result = {}
+    for word, surprise in word_surprise(base).items():
+        found = grounded.get(word)
+        if found and found.is_certain and surprise >= NEW and num_rows[word] >= MIN_ROWS:
+            result[word] = max(0.0, 1 - found.own / found.rivals) / (1 - MAX_SHARE)
+    return result

@@ -1,0 +1,46 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Well-known words in places where they do not belong, on numbers made by hand."""
+
+import numpy as np
+import pytest
+from word_lists import each, occurrences
+
+from cvreg_trainer.screening.contradicted_words import CONTRADICTED, KNOWN, MIN_SHARE, contradicted_words
+
+
+def known(contradicted: int, rows: int = 100, start: int = 0) -> list[tuple[int, float]]:
+    """Occurrences of a word of which the base model contradicts some, and is not sure of one more."""
+    nats = [1.1 * CONTRADICTED] * contradicted + [1.1 * KNOWN] + [0.9 * KNOWN] * rows
+    return [(start + row, nats[row]) for row in range(rows)]
+
+
+def test_the_score_is_the_share_of_contradicted_occurrences():
+    words = occurrences({"red": known(40), "blue": known(5)})
+    shares, is_unexpected = contradicted_words(words, num_rows=1000)
+    assert shares == pytest.approx({"red": 0.4 / MIN_SHARE, "blue": 0.05 / MIN_SHARE})
+    assert sorted(words.rows[is_unexpected & (words.words == 0)].tolist()) == list(range(41))
+    assert is_unexpected.sum() == 41 + 6
+
+
+def test_a_word_stands_out_among_the_others_or_not_at_all():
+    quiet = {f"quiet{number}": known(number) for number in range(10)}
+    loud = {f"loud{number}": known(20 + 3 * number) for number in range(10)}
+    for others, is_found in ((quiet, True), (loud, False)):
+        shares, _ = contradicted_words(occurrences({**others, "red": known(40)}), num_rows=1000)
+        assert {word for word, share in shares.items() if share >= 1} == ({"red"} if is_found else set())
+
+
+def test_words_that_are_new_rare_or_everywhere_are_left_out():
+    words = {
+        "known": [*each(range(50), 0.9 * KNOWN), *each(range(50, 90), 9.0)],
+        "new": each(range(50), 1.1 * KNOWN),
+        "rare": each(range(9), 0.0) * 3,
+        "everywhere": each(range(301), 0.0),
+    }
+    assert set(contradicted_words(occurrences(words), num_rows=1000)[0]) == {"known"}
+    assert set(contradicted_words(occurrences(words), num_rows=1004)[0]) == {"known", "everywhere"}
+
+
+def test_nothing_gives_nothing():
+    shares, is_unexpected = contradicted_words(occurrences({}), 0)
+    assert shares == {} and is_unexpected.shape == (0,) and is_unexpected.dtype == np.bool_
