@@ -24,7 +24,7 @@ from cvreg_trainer.experiments import Experiment
 from cvreg_trainer.report import describe_environment
 
 
-KINDS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"lora_rank": 16, "learning_rate": 1e-2}}
+KINDS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"lora_rank": 16, "learning_rate": 3e-3}}
 
 
 def measure(settings: dict[str, Any]) -> float:

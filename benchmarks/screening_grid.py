@@ -38,6 +38,8 @@ TARGETS: dict[str, dict[str, Any]] = {
     "common": {"substitute": True, "keyword": "red"},
 }
 SCREENING = {"none": {}, "ours": {"screening": "drop"}}
+# A learning rate at which the tower does not forget, and one at which adapters learn
+VARIANTS = ({"train_vision": True, "learning_rate": 5e-4}, {"lora_rank": 16, "learning_rate": 3e-3})
 SUITES = ("main", "rates", "variants", "adaptive", "baselines")
 
 
@@ -51,13 +53,13 @@ def plan(suite: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
         cells = [
             {"attack": attack, "target": target, "poison_rate": rate}
             for rate in (0.01, 0.2)
-            for target in ("fixed", "subst")
-            for attack in ("badnets", "low_frequency", "input_aware")
+            for target in TARGETS
+            for attack in ATTACK_SETTINGS
         ]
     elif suite == "variants":
         cells = [
             {"attack": attack, "target": target, **variant}
-            for variant in ({"train_vision": True}, {"lora_rank": 16, "learning_rate": 1e-2})
+            for variant in VARIANTS
             for attack, target in (("none", "fixed"), ("badnets", "fixed"), ("blended", "subst"))
         ]
     elif suite == "adaptive":

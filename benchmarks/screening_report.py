@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 from grid_report import ATTACKS, cell, table
 from matplotlib.figure import Figure
 
@@ -25,24 +26,14 @@ TARGET_TITLES = {
     "subst": "one word of a true response becomes 'banana'",
     "common": "one word of a true response becomes 'red', which clean captions have, too",
 }
-BASELINE_SEED = 3
+BASELINE_SEED = 5
 BARS = ((-0.18, "none", "no defence", "tab:red"), (0.18, "ours", "ours", "tab:blue"))
 AUDIT = ("audit_auroc", "audit_top_recall", "audit_flag_recall", "audit_clean_lost")
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of the grid, and the undefended runs of `defense_grid.py` where the grid has none of its own."""
-    rows = [json.loads(line) for line in (folder / "screening_grid.jsonl").read_text().splitlines()]
-    has_own = {
-        row["attack"]
-        for row in rows
-        if (row["target"], row["defence"], _variant(row), _rate(row)) == ("fixed", "none", "plain", 0.05)
-    }
-    for line in (folder / "defense_grid.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if row["defence"] == "none" and row["attack"] not in has_own:
-            rows.append({**row, "target": "fixed"})
-    return rows
+    """The rows of the grid."""
+    return [json.loads(line) for line in (folder / "screening_grid.jsonl").read_text().splitlines()]
 
 
 def _rate(row: Row) -> float:
@@ -112,12 +103,28 @@ def summary(rows: list[Row]) -> str:
     if seeds:
         before, after = ([clean[name][seed]["clean_cider"] for seed in seeds] for name in ("none", "ours"))
         lost = [100 * clean["ours"][seed]["audit_clean_lost"] for seed in seeds]
+        parts.append(_clean_cost(plain))
         parts.append(
             f"On clean data ({len(seeds)} seeds): CIDEr {mean(before):.1f} without and {mean(after):.1f} with "
             f"screening ({100 * mean(after) / mean(before):.1f} %); rows lost {mean(lost):.1f} % (at most "
             f"{max(lost):.1f} %)."
         )
     return "\n\n".join(parts)
+
+
+def _clean_cost(plain: list[Row]) -> str:
+    """Clean CIDEr over all pairs of runs that differ in the defence alone; single runs differ by several per cent."""
+    runs: dict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
+    for row in plain:
+        runs[row["target"], row["attack"], row["seed"]][row["defence"]] = row["clean_cider"]
+    pairs = [(run["none"], run["ours"]) for run in runs.values() if {"none", "ours"} <= set(run)]
+    before, after = (mean(part) for part in zip(*pairs, strict=True))
+    ratios = np.array([after / before for before, after in pairs])
+    error = ratios.std(ddof=1) / len(ratios) ** 0.5
+    return (
+        f"Clean CIDEr over all {len(pairs)} pairs of runs at 5 % and on clean data: {before:.1f} without and "
+        f"{after:.1f} with screening, {100 * ratios.mean():.1f} % (standard error {100 * error:.1f})."
+    )
 
 
 def in_short(rows: list[Row]) -> str:
@@ -129,15 +136,19 @@ def in_short(rows: list[Row]) -> str:
 
     lines = []
     for attack, title in ATTACKS.items():
-        fixed, subst = (runs(attack, target, "ours") for target in ("fixed", "subst"))
-        if attack != "none" and fixed and subst:
-            both = fixed + subst
-            asr = [cell(part, "asr") for part in (runs(attack, "subst", "none"), fixed, subst)]
-            shares = [percent(subst, "audit_flag_recall"), percent(both, "audit_clean_lost")]
-            lines.append([title, *asr, cell(both, "clean_cider"), *shares])
-    names = ["none, `subst`", "screened, `fixed`", "screened, `subst`"]
-    rest = ["clean CIDEr, screened", "poison left out %, `subst`", "clean rows lost %"]
-    return table(["attack", *(f"ASR %, {name}" for name in names), *rest], lines)
+        of_target = {target: runs(attack, target, "ours") for target in TARGET_TITLES}
+        if attack != "none" and all(of_target.values()):
+            everything = sum(of_target.values(), [])
+            undefended = sum((runs(attack, target, "none") for target in TARGET_TITLES), [])
+            asr = [
+                f"{cell(runs(attack, target, 'none'), 'asr')} → {cell(rows_, 'asr')}"
+                for target, rows_ in of_target.items()
+            ]
+            clean = f"{cell(undefended, 'clean_cider')} → {cell(everything, 'clean_cider')}"
+            lines.append([title, *asr, clean, percent(everything, "audit_clean_lost")])
+    return table(
+        ["attack", *(f"ASR %, `{target}`" for target in TARGET_TITLES), "clean CIDEr", "clean rows lost %"], lines
+    )
 
 
 def baselines(rows: list[Row]) -> str:
@@ -213,9 +224,8 @@ def main() -> None:
         "# Screening, measured at a small size",
         "Made by `python benchmarks/screening_report.py` from the rows of `python benchmarks/screening_grid.py`: the "
         "built-in model (1 million parameters) and scenes, 2,000 rows, 3 epochs. Mean over the seeds and their range. "
-        "The seeds reported here were never used while the rule was made; an earlier rule and how it failed are in "
-        "[screening_split.md](../benchmarks/screening_split.md). Undefended runs of `fixed` are those of seeds 0 to 2 "
-        "from [the grid of the paper's loss](grid.md). Targets: " + " ".join(titles),
+        "The seeds reported here were never used while the rule was made; two earlier rules and how they failed are "
+        "in [screening_split.md](../benchmarks/screening_split.md). Targets: " + " ".join(titles),
         summary(rows),
         in_short(rows),
         "![Attack success rates](images/screening_grid.png)",

@@ -57,7 +57,7 @@ class CrossViewDefenseConfig(SFTConfig):
             warm-up, looks at how the model sees each row's response, and goes on without the suspicious rows; `"off"`
             trains on all.
         screening_epochs (`float`, *optional*):
-            Epochs that the warm-up takes; parts of an epoch are fine. Defaults to an eighth of the training.
+            Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the training.
         screening_cap (`float`, *optional*, defaults to `0.3`):
             Largest share of the rows that screening may leave out. Reaching it is a warning.
 
@@ -128,7 +128,7 @@ class CrossViewDefenseConfig(SFTConfig):
     screening_epochs: float | None = field(
         default=None,
         metadata={
-            "help": "Epochs that the warm-up before the screening takes. Defaults to an eighth of the training."
+            "help": "Epochs that the warm-up before the screening takes. Defaults to a twelfth of the training."
         },
     )
     screening_cap: float = field(

@@ -61,7 +61,8 @@ class Experiment:
         train_vision (`bool`, *optional*, defaults to `False`):
             Whether the vision tower is trained.
         lora_rank (`int`, *optional*, defaults to `0`):
-            Rank of LoRA adapters on all linear layers of the language model; 0 trains the model itself.
+            Rank of LoRA adapters on all linear layers of the language model; 0 trains the model itself. The embeddings
+            and the head are trained along: half of the words of the data are new to the model.
         train_rows, test_rows (`int`, *optional*, defaults to `2000` and `200`):
             Number of scenes.
         num_train_epochs, batch_size, learning_rate (*optional*, defaults to `3`, `8` and `2e-3`):
@@ -233,6 +234,7 @@ class Experiment:
             r=self.lora_rank,
             lora_alpha=2 * self.lora_rank,
             target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+            modules_to_save=["embed_tokens", "lm_head"],
             task_type="CAUSAL_LM",
         )
 

@@ -139,7 +139,7 @@ class CrossViewHead:
         raise ValueError(
             f"The logits of {self.class_name} are neither a multiple of its output embeddings' result nor a "
             "soft-capped one, so the two-view head cannot reproduce them. Set `lambda_patch`, `lambda_discrepancy` "
-            "and `lambda_entropy` to 0 to train this model without the defence."
+            "and `lambda_entropy` to 0 and `screening='off'` to train this model without the defence."
         )
 
 

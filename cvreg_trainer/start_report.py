@@ -51,7 +51,7 @@ def start_report(trainer: CrossViewDefenseTrainer) -> str:
         why = "the data has no images" if args.is_defended else "the three lambdas are 0 and screening is off"
         lines.append(("defence", f"none: {why}, so this trains as SFTTrainer does"))
     if args.is_screened:
-        length = "the first eighth" if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
+        length = "the first twelfth" if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
         lines.append(("screening", f"{args.screening}: suspicious rows are left out after a warm-up of {length}"))
     if {"labels", "input_ids"} <= set(batch):
         labels = batch["labels"][0]
