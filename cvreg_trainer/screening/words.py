@@ -8,6 +8,7 @@ whole response of several words counts as one more word, so that a fixed sentenc
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +70,9 @@ def find_words(statistics: TokenStatistics, tokenizer: Any) -> WordOccurrences:
     """
     pieces = _Pieces(tokenizer)
     numbers: dict[str, int] = {}
-    # Word, row, previous word, expected token, first token, end, and what the sums are divided by
-    found: list[tuple[int, int, int, int, int, int, int]] = []
+    # Word, row, previous word, expected token, first token, end, and what the sums are divided by, in a row:
+    # millions of tuples would not fit into memory
+    found = array("q")
     for row in range(len(statistics)):
         start, end = statistics.offsets[row : row + 2].tolist()
         tokens = statistics.token_ids[start:end].tolist()
@@ -79,14 +81,15 @@ def find_words(statistics: TokenStatistics, tokenizer: Any) -> WordOccurrences:
         previous = -1
         for first, last in spans:
             word = numbers.setdefault(pieces.text(tokens[first:last]), len(numbers))
-            found.append((word, row, previous, top1[first], start + first, start + last, 1))
+            found.extend((word, row, previous, top1[first], start + first, start + last, 1))
             previous = word
         if len(spans) > 1:
             first, last = spans[0][0], spans[-1][1]
             word = numbers.setdefault(pieces.text(tokens[first:last]), len(numbers))
             # A mean: the sum of a long response passes any threshold
-            found.append((word, row, -1, -1, start + first, start + last, last - first))
-    words, rows, previous_words, expected, starts, ends, divisors = np.array(found, dtype=np.int64).reshape(-1, 7).T
+            found.extend((word, row, -1, -1, start + first, start + last, last - first))
+    columns = np.array(found, dtype=np.int64).reshape(-1, 7).T
+    words, rows, previous_words, expected, starts, ends, divisors = np.ascontiguousarray(columns)
 
     def of_words(values: np.ndarray) -> np.ndarray:
         sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])

@@ -12,74 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import IterableDataset
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_trainer, planted_rows, planted_texts
-from tiny_models import tiny_blip2_t5, tiny_llava, tiny_text_lm
+from screening_checks import CUT, Taken, check_parts, train, weights_of
+from screening_run import NUM_ROWS, PLANTED, flagged_rows, make_trainer, planted_rows, planted_texts
+from tiny_models import tiny_llava, tiny_text_lm
 
 from cvreg_trainer import CrossViewDefenseTrainer
 from cvreg_trainer.screening import scoring_pass, training_screen
 from cvreg_trainer.screening.training_screen import STATE_FILE
 
 
-CUT = 6  # optimiser steps of the warm-up
 HERE = Path(__file__).parents[1]
-
-
-class Taken(list):
-    """What each training batch held, as (step, row, whether any of its tokens is supervised, the row's pixels)."""
-
-    def __init__(self, trainer: CrossViewDefenseTrainer) -> None:
-        super().__init__()
-        self.trainer = trainer
-        inner = trainer.compute_loss
-
-        def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-            if trainer.model.training:
-                pixels = inputs.get("pixel_values", inputs["labels"])
-                supervised = inputs["labels"].ne(-100).any(1).tolist()
-                step = trainer.state.global_step
-                for row_id, is_supervised, image in zip(inputs["row_id"].tolist(), supervised, pixels, strict=True):
-                    self.append((step, row_id, is_supervised, image.clone()))
-            return inner(model, inputs, *args, **kwargs)
-
-        trainer.compute_loss = compute_loss
-
-    def rows(self, steps: range) -> list[int]:
-        """Positions of the supervised rows of some steps, sorted."""
-        places = {row_id: row for row, row_id in enumerate(self.trainer._screen.warm.row_ids.tolist())}
-        return sorted(places[row_id] for step, row_id, supervised, _ in self if supervised and step in steps)
-
-
-def train(
-    folder: Path, *args: Any, resume: str | None = None, **settings: Any
-) -> tuple[CrossViewDefenseTrainer, Taken]:
-    trainer = make_trainer(folder, *args, **settings)
-    taken = Taken(trainer)
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer, taken
-
-
-def weights_of(trainer: CrossViewDefenseTrainer) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
-
-
-def check_epochs(trainer: CrossViewDefenseTrainer, taken: Taken) -> None:
-    """All rows once in the epoch before the cut, the kept ones once in the epoch after it."""
-    flagged = flagged_rows(trainer)
-    assert 0 < len(flagged) <= 0.3 * NUM_ROWS
-    assert taken.rows(range(CUT)) == list(range(NUM_ROWS))
-    assert taken.rows(range(CUT, 99)) == [row for row in range(NUM_ROWS) if row not in flagged]
-
-
-def check_parts(trainer: CrossViewDefenseTrainer, taken: Taken) -> None:
-    """Who takes part when; the planted rows are found, and stand first."""
-    check_epochs(trainer, taken)
-    assert set(PLANTED) <= set(flagged_rows(trainer))
-    audit = trainer.audit()
-    assert {row.row for row in audit.ranking[: len(PLANTED)]} == set(PLANTED)
-    assert all(audit.rows[row].response == SENTENCE and audit.rows[row].reason for row in PLANTED)
 
 
 @pytest.fixture(scope="module")
@@ -215,87 +158,12 @@ def test_every_row_is_scored_in_its_place(tmp_path: Path, options: dict[str, Any
     assert [row.response for row in audit.rows] == texts
 
 
-def test_lora(tmp_path: Path) -> None:
-    # A random head would not do: adapters on it learn too little in six steps
-    config = LoraConfig(target_modules="all-linear", modules_to_save=["lm_head"], r=16, lora_alpha=16)
-    trainer, taken = train(tmp_path, peft_config=config)
-    check_parts(trainer, taken)
-
-
 def test_with_the_papers_terms_on_top(tmp_path: Path) -> None:
     lambdas = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
     trainer, taken = train(tmp_path, **lambdas)
     check_parts(trainer, taken)
     logs = [log for log in trainer.state.log_history if "patch_loss" in log]
     assert len(logs) == 12 and all(log["patch_loss"] > 0 for log in logs)
-
-
-def test_an_encoder_decoder(tmp_path: Path) -> None:
-    from datasets import Dataset
-    from tiny_models import vision_rows
-
-    rows = vision_rows(NUM_ROWS, style="plain", image_token="")
-    for row in PLANTED:
-        rows[row]["completion"] = f" {SENTENCE} </s>"
-    trainer, taken = train(tmp_path, tiny_blip2_t5, Dataset.from_list(rows))
-    check_parts(trainer, taken)
-
-
-def test_texts_without_images(tmp_path: Path) -> None:
-    trainer, taken = train(tmp_path, tiny_text_lm, planted_texts())
-    check_epochs(trainer, taken)
-    # Six steps leave many honest words unexplained, too; as a whole, the planted responses are unlikely all the same
-    scores = trainer._screen.screen.scores["response_surprise"]
-    assert min(scores[list(PLANTED)]) > np.quantile(scores, 0.85)
-
-
-class TorchRows(torch.utils.data.Dataset):
-    """Rows of a torch data set; with `shifts`, an image changes from access to access."""
-
-    def __init__(self, shifts: bool = False) -> None:
-        dataset = planted_rows()
-        self.rows = [dataset[row] for row in range(len(dataset))]
-        self.shifts = shifts
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        return (
-            {**row, "images": [image.rotate(random.randint(1, 359)) for image in row["images"]]}
-            if self.shifts
-            else row
-        )
-
-
-def test_a_torch_data_set(tmp_path: Path, run: Any) -> None:
-    trainer, taken = train(tmp_path, dataset=TorchRows())
-    check_parts(trainer, taken)
-    assert flagged_rows(trainer) == flagged_rows(run[0])
-
-
-def test_rows_that_change_from_access_to_access_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"4\d of 48 rows .* changes from access to access.* into the data collator"):
-        make_trainer(tmp_path, dataset=TorchRows(shifts=True)).train()
-
-
-def streamed() -> IterableDataset:
-    return planted_rows().to_iterable_dataset()
-
-
-def test_streamed_rows(tmp_path: Path) -> None:
-    # The cut lies in the middle of the stream's first round: rows ahead of it are scored, too
-    trainer, taken = train(tmp_path, dataset=streamed(), max_steps=72, screening_epochs=None)
-    flagged = flagged_rows(trainer)
-    assert set(PLANTED) <= set(flagged) and len(trainer.audit()) == NUM_ROWS
-    assert taken.rows(range(6)) == list(range(NUM_ROWS))
-    assert set(taken.rows(range(6, 72))) == set(range(NUM_ROWS)) - set(flagged)
-
-
-def test_epochs_of_a_stream_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"screening_epochs=1` counts epochs, and streamed data have none"):
-        make_trainer(tmp_path, dataset=streamed(), max_steps=12).train()
 
 
 def test_a_training_without_room_for_the_rest_is_refused(tmp_path: Path) -> None:
