@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from tiny_models import tiny_tokenizer
 
-from cvreg_trainer.screening.screen import NUM_WORDS, SCORES, Screen, screen_rows
+from cvreg_trainer.screening.evidence import NUM_WORDS
+from cvreg_trainer.screening.screen import SCORES, Screen, screen_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
 
 
