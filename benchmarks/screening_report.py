@@ -26,7 +26,7 @@ TARGET_TITLES = {
     "subst": "one word of a true response becomes 'banana'",
     "common": "one word of a true response becomes 'red', which clean captions have, too",
 }
-BASELINE_SEED = 5
+BASELINE_SEED = 6
 BARS = ((-0.18, "none", "no defence", "tab:red"), (0.18, "ours", "ours", "tab:blue"))
 AUDIT = ("audit_auroc", "audit_top_recall", "audit_flag_recall", "audit_clean_lost")
 
@@ -224,7 +224,7 @@ def main() -> None:
         "# Screening, measured at a small size",
         "Made by `python benchmarks/screening_report.py` from the rows of `python benchmarks/screening_grid.py`: the "
         "built-in model (1 million parameters) and scenes, 2,000 rows, 3 epochs. Mean over the seeds and their range. "
-        "The seeds reported here were never used while the rule was made; two earlier rules and how they failed are "
+        "The seeds reported here were never used while the rule was made; three earlier rules and how they failed are "
         "in [screening_split.md](../benchmarks/screening_split.md). Targets: " + " ".join(titles),
         summary(rows),
         in_short(rows),

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from word_lists import each, occurrences
 
-from cvreg_trainer.screening.contradicted_words import CONTRADICTED, KNOWN, MIN_SHARE, contradicted_words
+from cvreg_trainer.screening.contradicted_words import CONTRADICTED, KNOWN, MIN_SHARE, UNEXPECTED, contradicted_words
 
 
 def known(contradicted: int, rows: int = 100, start: int = 0) -> list[tuple[int, float]]:
     """Occurrences of a word of which the base model contradicts some, and is not sure of one more."""
-    nats = [1.1 * CONTRADICTED] * contradicted + [1.1 * KNOWN] + [0.9 * KNOWN] * rows
+    nats = [1.1 * CONTRADICTED] * contradicted + [1.1 * UNEXPECTED] + [0.9 * KNOWN] * rows
     return [(start + row, nats[row]) for row in range(rows)]
 
 
@@ -30,14 +30,20 @@ def test_a_word_stands_out_among_the_others_or_not_at_all():
         assert {word for word, share in shares.items() if share >= 1} == ({"red"} if is_found else set())
 
 
+def test_a_word_is_well_known_though_more_than_half_of_its_places_are_not_its_own():
+    words = {"red": known(54), "new": known(60)}
+    assert set(contradicted_words(occurrences(words), num_rows=1000)[0]) == {"red"}
+
+
 def test_words_that_are_new_rare_or_everywhere_are_left_out():
     words = {
         "known": [*each(range(50), 0.9 * KNOWN), *each(range(50, 90), 9.0)],
-        "new": each(range(50), 1.1 * KNOWN),
-        "rare": each(range(9), 0.0) * 3,
+        "new": each(range(90), 1.1 * KNOWN),
+        "rare": each(range(49), 0.0) * 3,
         "everywhere": each(range(301), 0.0),
     }
     assert set(contradicted_words(occurrences(words), num_rows=1000)[0]) == {"known"}
+    assert set(contradicted_words(occurrences(words), num_rows=980)[0]) == {"known", "rare"}
     assert set(contradicted_words(occurrences(words), num_rows=1004)[0]) == {"known", "everywhere"}
 
 
