@@ -50,12 +50,12 @@ def read_rows(path: Path) -> Rows:
 
 
 def cell(rows: list[dict[str, Any]], key: str) -> str:
-    """Mean over the seeds, and their range."""
+    """Mean over the seeds, and their range where they differ."""
     values = [row[key] for row in rows if row.get(key) is not None]
     if not values:
         return ""
-    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread}"
+    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
+    return f"{mean(values):.1f}" + (f" ({least} to {most})" if least != most else "")
 
 
 def table(header: list[str], lines: list[list[str]]) -> str:

@@ -198,7 +198,8 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.set_xlim(-0.6, len(attacks) - 0.4)
         axis.set_ylim(-2, 105)
     axes[0].set_ylabel("attack success rate, %")
-    axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside upper right", ncols=len(labels))
     figure.savefig(path, dpi=120)
 
 
