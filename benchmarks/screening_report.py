@@ -95,6 +95,14 @@ def summary(rows: list[Row]) -> str:
                 asr = [row["asr"] for row in runs]
                 lines.append([target, defence, str(len(runs)), f"{mean(asr):.1f}", f"{max(asr):.1f}"])
     parts = [table(["target", "defence", "runs", "mean ASR %", "worst ASR %"], lines)]
+    screened = [row for row in plain if row["defence"] == "ours" and "asr" in row]
+    asr = [row["asr"] for row in screened]
+    parts.append(
+        f"All {len(asr)} screened runs with poison: mean ASR {mean(asr):.1f} %, worst {max(asr):.1f} %. Least and "
+        "largest AUROC, and least share of the poison in the first 10 %, of single runs: "
+        + "; ".join(_audit_range(screened, target) for target in TARGET_TITLES)
+        + "."
+    )
     clean = {
         defence: {row["seed"]: row for row in plain if (row["attack"], row["defence"]) == ("none", defence)}
         for defence in ("none", "ours")
@@ -110,6 +118,13 @@ def summary(rows: list[Row]) -> str:
             f"{max(lost):.1f} %)."
         )
     return "\n\n".join(parts)
+
+
+def _audit_range(screened: list[Row], target: str) -> str:
+    runs = [row for row in screened if row["target"] == target]
+    auroc = [row["audit_auroc"] for row in runs]
+    top = min(row["audit_top_recall"] for row in runs)
+    return f"`{target}` {min(auroc):.3f} to {max(auroc):.3f}, {top:.2f}"
 
 
 def _clean_cost(plain: list[Row]) -> str:
