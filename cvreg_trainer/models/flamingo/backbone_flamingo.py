@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils.deprecation import deprecate_kwarg
 
 from ...decoder_layers import find_decoder_layer
 from .configuration_flamingo import FlamingoConfig
@@ -36,7 +37,6 @@ class FlamingoPreTrainedModel(PreTrainedModel):
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["FlamingoPerceiverLayer", "FlamingoGatedCrossAttention"]
-    _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -153,7 +153,7 @@ class FlamingoModel(FlamingoPreTrainedModel):
         pixel_values: torch.Tensor | None,
         image_hidden_states: torch.Tensor | None,
         text_time: torch.Tensor | None,
-        past_key_values: Any,
+        cache: Any,
     ) -> Iterator[torch.Tensor]:
         """While this lasts, the language model reads the images, which it yields encoded."""
         has_images = pixel_values is not None or image_hidden_states is not None
@@ -165,12 +165,12 @@ class FlamingoModel(FlamingoPreTrainedModel):
         elif image_hidden_states is None:
             image_hidden_states = self.blank_image_features(tokens)
         num_images = image_hidden_states.shape[1] * has_images
-        if text_time is None and input_ids is not None and not _holds_tokens(past_key_values):
+        if text_time is None and input_ids is not None and not _holds_tokens(cache):
             text_time = self.count_images(input_ids, num_images)
         elif text_time is None and has_images:
             raise ValueError(
                 "Which image a token reads is counted in the ids of the whole text. With `inputs_embeds`, or with "
-                "`past_key_values` that already hold a part of it, pass `text_time` too, of shape (batch, tokens): "
+                "a `cache` that already holds a part of it, pass `text_time` too, of shape (batch, tokens): "
                 "the number of image tokens up to and including each position."
             )
         if text_time is None:
@@ -191,13 +191,14 @@ class FlamingoModel(FlamingoPreTrainedModel):
             for handle in handles:
                 handle.remove()
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         image_hidden_states: torch.Tensor | None = None,
         text_time: torch.Tensor | None = None,
@@ -206,21 +207,19 @@ class FlamingoModel(FlamingoPreTrainedModel):
         """
         The language model's own output, without a head; arguments as [`FlamingoForConditionalGeneration.forward`]'s.
         """
-        with self.reading_images(
-            input_ids, inputs_embeds, pixel_values, image_hidden_states, text_time, past_key_values
-        ):
+        with self.reading_images(input_ids, inputs_embeds, pixel_values, image_hidden_states, text_time, cache):
             return self.language_model.base_model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 inputs_embeds=inputs_embeds,
                 **({} if position_ids is None else {"position_ids": position_ids}),
                 **kwargs,
             )
 
 
-def _holds_tokens(past_key_values: Any) -> bool:
-    return past_key_values is not None and past_key_values.get_seq_length() > 0
+def _holds_tokens(cache: Any) -> bool:
+    return cache is not None and cache.get_seq_length() > 0
 
 
 def _before_layer(block: nn.Module, media: torch.Tensor, text_time: torch.Tensor) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 from transformers.utils import ModelOutput
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .backbone_flamingo import FlamingoModel, FlamingoPreTrainedModel
 from .configuration_flamingo import FlamingoConfig
@@ -30,7 +31,7 @@ class FlamingoCausalLMOutputWithPast(ModelOutput):
             Language-modelling loss, where `labels` were given.
         logits (`torch.Tensor` of shape `(B, T, vocab_size)`):
             Next-token logits.
-        past_key_values ([`~transformers.Cache`], *optional*):
+        cache ([`~transformers.Cache`], *optional*):
             Cache of the language model, with `use_cache=True`.
         hidden_states (`tuple(torch.Tensor)`, *optional*):
             Hidden states of the language model, with `output_hidden_states=True`.
@@ -42,7 +43,7 @@ class FlamingoCausalLMOutputWithPast(ModelOutput):
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    past_key_values: Any = None
+    cache: Any = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     image_hidden_states: torch.Tensor | None = None
@@ -92,13 +93,14 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
         """Encode images; see [`FlamingoModel.get_image_features`]."""
         return self.model.get_image_features(pixel_values)
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         image_hidden_states: torch.Tensor | None = None,
@@ -116,7 +118,7 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
                 1 for real tokens, 0 for padding on either side.
             position_ids (`torch.Tensor` of shape `(B, T)`, *optional*):
                 Positions, for language models that take them.
-            past_key_values ([`~transformers.Cache`], *optional*):
+            cache ([`~transformers.Cache`], *optional*):
                 Cache of the language model.
             inputs_embeds (`torch.Tensor` of shape `(B, T, text_width)`, *optional*):
                 In place of `input_ids`.
@@ -138,12 +140,12 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
         kwargs.pop("return_dict", None)
         num_items = kwargs.pop("num_items_in_batch", None)
         with self.model.reading_images(
-            input_ids, inputs_embeds, pixel_values, image_hidden_states, text_time, past_key_values
+            input_ids, inputs_embeds, pixel_values, image_hidden_states, text_time, cache
         ) as image_hidden_states:
             outputs = self.model.language_model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 inputs_embeds=inputs_embeds,
                 logits_to_keep=logits_to_keep,
                 **({} if position_ids is None else {"position_ids": position_ids}),
@@ -160,7 +162,7 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
         return FlamingoCausalLMOutputWithPast(
             loss=loss,
             logits=outputs.logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=image_hidden_states,
@@ -178,11 +180,11 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
                 kwargs["image_hidden_states"] = self.model.blank_image_features(input_ids)
             else:
                 kwargs["image_hidden_states"] = self.get_image_features(pixel_values)
-        return GenerationMixin.generate(self, inputs, *args, **kwargs)  # type: ignore[arg-type]
+        return GenerationMixin.generate(self, inputs, *args, **kwargs)
 
     # `generate` accepts the forward's arguments only where this parameter is called `kwargs`
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        model_inputs: Any = GenerationMixin.prepare_inputs_for_generation(self, input_ids, *args, **kwargs)  # type: ignore[arg-type]
+        model_inputs: Any = GenerationMixin.prepare_inputs_for_generation(self, input_ids, *args, **kwargs)
         new_ids = model_inputs.get("input_ids")
         if new_ids is not None:
             model_inputs["text_time"] = self.model.text_time(input_ids)[:, -new_ids.shape[1] :]

@@ -23,9 +23,8 @@ class MptAttentionWithNorm(MptAttention):
         self,
         hidden_states: torch.Tensor,
         position_bias: torch.Tensor,
-        past_key_values: Any = None,
+        cache: Any = None,
         attention_mask: torch.Tensor | None = None,
-        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the attention's output (B, T, D) and its weights (B, heads, T, keys)."""
         mixed = self.Wqkv(hidden_states)
@@ -34,14 +33,15 @@ class MptAttentionWithNorm(MptAttention):
         query, key, value = mixed.chunk(3, dim=2)
         states = (self.q_ln(query), self.k_ln(key), value)
         query, key, value = (x.unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2) for x in states)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
 
         # The bias of the last key is 0 and that of every key is relative to it: softmax sees only differences
         scores = query @ key.transpose(-1, -2) * self.softmax_scale + position_bias[..., -key.shape[2] :]
         if attention_mask is not None:
             scores = scores.masked_fill(attention_mask, torch.finfo(query.dtype).min)
-        weights = scores.float().softmax(dim=-1).to(value.dtype)
+        precise = torch.promote_types(scores.dtype, torch.float32)
+        weights = scores.softmax(dim=-1, dtype=precise).to(value.dtype)
         weights = nn.functional.dropout(weights, p=self.attn_dropout_p, training=self.training)
         return self.out_proj((weights @ value).transpose(1, 2).flatten(2)), weights
 

@@ -8,10 +8,13 @@ Run once, in an environment of its own (Python 3.11):
     pip install --no-deps open-flamingo==2.0.1 otter-ai==0.0.0a8 peft==0.6.0
     python tests/models/flamingo/make_golden.py
 
-Notable: each file holds inputs, logits, loss and greedily chosen tokens; its metadata hold the configurations, and the
-keys and shapes of the checkpoint, of its language model and of its vision tower, in the published layouts. The weights
-are those of `published_weight`. Resampler and gated blocks have the sizes of the published checkpoints but for the
-width.
+Notable:
+- Each file holds inputs, logits, loss and greedily chosen tokens; its metadata hold the configurations, and the keys
+  and shapes of the checkpoint, of its language model and of its vision tower, in the published layouts. The weights
+  are those of `published_weight`. Resampler and gated blocks have the sizes of the published checkpoints but for the
+  width.
+- Everything is computed in float64. In float32 MPT-1B's own logits are up to 1e-4 off, which is as much as a
+  comparison allows.
 """
 
 import json
@@ -143,7 +146,8 @@ def make_inputs(frames: int) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def run(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    model.eval()
+    model.double().eval()
+    inputs = {**inputs, "pixel_values": inputs["pixel_values"].double()}
     texts = {"attention_mask": inputs["attention_mask"], "labels": inputs["labels"]}
     output = model(inputs["pixel_values"], inputs["input_ids"], **texts)
     # The first row, continued greedily, each time from the whole text: both projects' caches differ from that
@@ -153,6 +157,7 @@ def run(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, to
         logits[0, ids[0]] = -torch.inf  # no token twice: neither loops nor an image that is not there
         ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), dim=1)
     greedy = ids[:, inputs["input_ids"].shape[1] :]
+    inputs["pixel_values"] = inputs["pixel_values"].to(torch.float32)
     return {**inputs, "logits": output.logits, "loss": output.loss.reshape(1), "greedy": greedy}
 
 
@@ -264,6 +269,10 @@ def make_otter(name: str) -> None:
 
 
 if __name__ == "__main__":
+    # Softmax is taken in what `float` returns, or in float32, where the least float64 would be minus infinity
+    to_float, limits = torch.Tensor.float, torch.finfo(torch.float32)
+    torch.Tensor.float = lambda self: self if self.dtype == torch.float64 else to_float(self)
+    torch.finfo = lambda dtype=None: limits
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     torch.manual_seed(0)
     for make, names in ((make_openflamingo, OPENFLAMINGO), (make_otter, OTTER)):
