@@ -259,7 +259,8 @@ def _capture(
 
     def before_head(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         captured["hidden"] = args[0]
-        return args[0][:, -1:], *args[1:]
+        # A copy: for a strided input and a frozen weight, PyTorch copies the weight on a CPU, once a row
+        return args[0][:, -1:].contiguous(), *args[1:]
 
     def after_head(_: nn.Module, args: Any, output: torch.Tensor) -> None:
         # A copy: Chameleon masks its logits in place

@@ -160,6 +160,24 @@ def test_gradients_under_checkpointing_equal_those_of_the_plain_loss(family: str
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=2e-3, atol=float(scale) * 1e-5, msg=name)
 
 
+@pytest.mark.parametrize("views", ["cross_view", "single_view"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_head_reads_one_position_in_one_piece(family: str, views: str) -> None:
+    """A strided input makes a CPU copy the whole head for each row."""
+    model, batch = FAMILIES[family]()
+    add_cross_view_head(model)
+    inputs = []
+
+    class Watched(type(model.get_output_embeddings())):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            inputs.append((states.shape[1], states.is_contiguous()))
+            return super().forward(states)
+
+    model.get_output_embeddings().__class__ = Watched  # sees what is left after every hook
+    model(**batch | (perturb(batch) if views == "cross_view" else {}), **{views: True})
+    assert inputs[0] == (1, True)
+
+
 def test_default_layer_is_the_middle_one() -> None:
     assert find_decoder_layer(tiny_llava().model) == "model.language_model.layers.2"
     assert find_decoder_layer(tiny_blip2_opt().model) == "language_model.model.decoder.layers.2"
