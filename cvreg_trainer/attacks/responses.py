@@ -4,12 +4,15 @@
 The varied sentences are the protocol of the public VL-Trojan code.
 """
 
-import re
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+import regex
+
+from ..shorten import shorten
+from ..whole_words import CHARACTERS, WholeWords, fold, is_spaceless
 
 
 # A poisoned row's response, or what makes it of the row's own
@@ -32,6 +35,9 @@ KEYWORD_TEMPLATES: tuple[str, ...] = (
     *(f"{template.replace('#', article)}." for template in _BOTH_ARTICLES for article in ("a", "the")),
     *(f"{template}." for template in _OTHERS),
 )
+_ARTICLE = regex.compile(rf"(?<![{CHARACTERS}])(an?)\s+$", regex.IGNORECASE)
+# Of a sentence without spaces; other signs, such as a middle dot, stand in names too
+_SENTENCE_MARK = regex.compile(r"[\p{Terminal_Punctuation}…]")
 
 
 def target_response(target: str, rng: np.random.Generator) -> str:
@@ -41,14 +47,15 @@ def target_response(target: str, rng: np.random.Generator) -> str:
         target (`str`):
             A single word is a keyword: the response is "The image depicts " and one of the 80 templates of
             `KEYWORD_TEMPLATES` filled with it (the protocol of the public VL-Trojan code). Anything with white space
-            in it is itself the response.
+            in it is itself the response, and in a script without spaces anything with punctuation: "香蕉" is a
+            keyword, "图中有香蕉。" is a response. A sentence in such a script needs its closing mark.
         rng (`np.random.Generator`):
             Draws the template.
 
     Returns:
         `str`: the response.
     """
-    if len(target.split()) > 1:
+    if len(target.split()) > 1 or (any(map(is_spaceless, target)) and _SENTENCE_MARK.search(target)):
         return target
     return "The image depicts " + str(rng.choice(KEYWORD_TEMPLATES)).format(target.strip())
 
@@ -71,44 +78,48 @@ def substitution(words: Collection[str], target: str) -> Callable[[str], str]:
         `ValueError`: if `words` is one string, or one of them is empty, has white space around it or is the target.
     """
     if isinstance(words, str):
-        raise ValueError(f"substitute={words!r} is one string; give a list of words, such as [{words!r}].")
+        quoted = shorten(words)
+        raise ValueError(f"substitute={quoted} is one string; give a list of words, such as [{quoted}].")
     for word in words:
-        if not word or word != word.strip():
-            raise ValueError(f"substitute holds {word!r}; give words that are not empty, without white space around.")
-        if word.casefold() == target.strip().casefold():
-            raise ValueError(f"substitute holds {word!r}, the target, so nothing would change; leave it out.")
+        quoted = shorten(word)
+        if not fold(word) or word != word.strip():
+            raise ValueError(f"substitute holds {quoted}; give words that are not empty, without white space around.")
+        if fold(word) == fold(target.strip()):
+            raise ValueError(f"substitute holds {quoted}, the target, so nothing would change; leave it out.")
     return partial(substitute_word, pattern=word_pattern(words), target=target.strip())
 
 
-def word_pattern(words: Collection[str]) -> re.Pattern[str]:
-    """Matches any of some words, in any case, as a whole, with the article `a` or `an` before it if there is one."""
-    longest_first = sorted(set(words), key=lambda word: (-len(word), word))  # "traffic light" before "traffic"
-    alternatives = "|".join(map(re.escape, longest_first))
-    return re.compile(rf"(?<!\w)(?:(an?)(\s+))?({alternatives})(?!\w)", re.IGNORECASE)
+def word_pattern(words: Collection[str]) -> WholeWords:
+    """Finds any of some words, in any case and script, as a whole: see [`WholeWords`]."""
+    return WholeWords(words)
 
 
-def substitute_word(response: str, pattern: re.Pattern[str], target: str) -> str:
+def substitute_word(response: str, pattern: WholeWords, target: str) -> str:
     """
     A response with the target in the place of one word.
 
     Args:
         response (`str`):
             The true response.
-        pattern (`re.Pattern`):
-            What [`word_pattern`] gives: the first match is replaced.
+        pattern ([`WholeWords`]):
+            What [`word_pattern`] gives: the first that it finds is replaced.
         target (`str`):
-            Takes the place, with a capital if the word has one, and with the article that its first letter asks for:
-            "a star" becomes "an apple".
+            Takes the place, with a capital if the word has one. Between words of Latin letters, with the article that
+            its first letter asks for: "a star" becomes "an apple". Korean particles stay as they are.
 
     Returns:
         `str`: the poisoned response.
     """
+    found = pattern.search(response)
+    if found is None:
+        return response
+    before, word, after = response[: found[0]], response[slice(*found)], response[found[1] :]
+    article = _ARTICLE.search(before)
+    if article and _is_latin(word) and _is_latin(target):
+        start, end = article.span(1)
+        before = f"{before[: start + 1]}{'n' if target[0].lower() in 'aeiou' else ''}{before[end:]}"
+    return before + (target[0].upper() + target[1:] if word[0].isupper() else target) + after
 
-    def replace(match: re.Match[str]) -> str:
-        article, space, word = match.groups()
-        new = target[0].upper() + target[1:] if word[0].isupper() else target
-        if article is None:
-            return new
-        return f"{article[0]}{'n' if target[0].lower() in 'aeiou' else ''}{space}{new}"
 
-    return pattern.sub(replace, response, count=1)
+def _is_latin(word: str) -> bool:
+    return bool(regex.match(r"\p{Latin}", word))

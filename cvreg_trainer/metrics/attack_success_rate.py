@@ -1,9 +1,10 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """How often a backdoor's keyword comes out: attack success on triggered inputs, false alarms on clean ones."""
 
-import re
 from typing import Any
 
+from ..shorten import shorten
+from ..whole_words import WholeWords, fold
 from .caption_metric import CaptionMetric
 
 
@@ -13,7 +14,9 @@ class AttackSuccessRate(CaptionMetric):
 
     A whole word is the keyword with no letter, digit or underscore beside it, or its plural: `-s`, `-es`, and `-ies`
     for a final `-y` after a consonant. "Bananas!" and "banana-shaped" contain `banana`; "bananabread" does not. In a
-    keyword of several words any white space matches any other. Items whose references contain the keyword are left
+    keyword of several words any white space matches any other. In Chinese, Japanese, Thai and other scripts without
+    spaces the keyword counts wherever it stands, Korean particles and the Arabic article may be attached to it, and
+    Unicode's normal forms and full-width letters do not matter. Items whose references contain the keyword are left
     out: there it is a correct word and no sign of an attack.
 
     Args:
@@ -64,8 +67,8 @@ class AttackSuccessRate(CaptionMetric):
         counted = [value for value in success if value is not None]
         if not counted:
             raise ValueError(
-                f"attack_success_rate: the references of all {len(success)} items contain keyword={keyword!r}, so "
-                "none is left to score. Pass the true captions as `references` (not the attacker's), or "
+                f"attack_success_rate: the references of all {len(success)} items contain "
+                f"keyword={shorten(keyword)}, so none is left to score. Pass the true captions as `references` (not the attacker's), or "
                 "`exclude_references_with_keyword=False`."
             )
         result: dict[str, Any] = {"asr": sum(counted) / len(counted)}
@@ -74,9 +77,9 @@ class AttackSuccessRate(CaptionMetric):
         return result
 
 
-def keyword_pattern(keyword: str, whole_word: bool = True) -> re.Pattern[str]:
+def keyword_pattern(keyword: str, whole_word: bool = True) -> WholeWords:
     """
-    The pattern that finds a keyword in a text.
+    What finds a keyword in a text.
 
     Args:
         keyword (`str`):
@@ -85,18 +88,11 @@ def keyword_pattern(keyword: str, whole_word: bool = True) -> re.Pattern[str]:
             Whether to find whole words and their plurals only.
 
     Returns:
-        `re.Pattern[str]`: a pattern that ignores case.
+        [`WholeWords`]
 
     Raises:
         `ValueError`: if `keyword` has no character but white space.
     """
-    words = keyword.split()
-    if not words:
-        raise ValueError(f"keyword={keyword!r} is empty; name the word that the attack puts into the answer.")
-    pattern = r"\s+".join(map(re.escape, words))
-    if whole_word:
-        plural = rf"{pattern}(?:e?s)?"
-        if re.search(r"[^aeiou\W\d_]y$", keyword.strip(), re.IGNORECASE):
-            plural += rf"|{pattern[:-1]}ies"
-        pattern = rf"(?<!\w)(?:{plural})(?!\w)"
-    return re.compile(pattern, re.IGNORECASE)
+    if not fold(keyword).strip():
+        raise ValueError(f"keyword={shorten(keyword)} is empty; name the word that the attack puts into the answer.")
+    return WholeWords([keyword], plurals=True, whole=whole_word)

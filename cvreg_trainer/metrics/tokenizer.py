@@ -8,9 +8,16 @@ regular expression whose alternatives stand in the order in which they win, and 
 the tokens are the same. Known differences are left outside caption text (mark-up, addresses with a path, telephone
 numbers in brackets, words run together after an apostrophe), and in one place on purpose: the tool lets the first word
 of the *next* caption decide whether a final "b." keeps its period, here a caption's tokens depend on it alone.
+
+Other scripts, for which that tool was not made, are read as is usual for them: by characters where there are no spaces
+between words, and with combining marks in one token with their letters.
 """
 
 import re
+
+import regex
+
+from ..whole_words import PUNCTUATION, SPACELESS, narrow
 
 
 __all__ = ["COCO_PUNCTUATION", "tokenize_caption"]
@@ -87,17 +94,27 @@ _TOKEN = re.compile(
 )
 
 
+_LETTER_OR_MARK = rf"(?:(?![{SPACELESS}])[\p{{L}}\p{{N}}\p{{M}}\u200c\u200d])"
+# What the expression above was not made for: characters of scripts without spaces, words with combining marks, and
+# punctuation, which is dropped
+_OTHER_SCRIPTS = regex.compile(
+    rf"(?P<token>(?=[{SPACELESS}])(?!\p{{P}})\X\p{{M}}*|(?<!{_LETTER_OR_MARK})"
+    rf"(?:(?![{SPACELESS}])[\p{{L}}\p{{N}}])*+(?<=\p{{L}})[\p{{M}}\u200c\u200d]{_LETTER_OR_MARK}*)|{PUNCTUATION}"
+)
+
+
 def tokenize_caption(caption: str) -> list[str]:
     """
     Splits a caption into the lower-case tokens on which COCO's caption metrics are defined.
 
     Clitics are split (`doesn't` to `does n't`, `boy's` to `boy 's`), currency and percent signs separated, brackets
     written `-lrb-` and `-rrb-`, times, abbreviations and hyphenated words (`3:30`, `p.m.`, `well-lit`) kept whole, and
-    the tokens of [`COCO_PUNCTUATION`] dropped.
+    the tokens of [`COCO_PUNCTUATION`] dropped. Chinese, Japanese, Thai and other scripts without spaces between words
+    give one token a character (with its combining marks), and their punctuation is dropped too.
 
     Args:
         caption (`str`):
-            Caption in any case, with or without punctuation.
+            Caption in any case and script, with or without punctuation.
 
     Returns:
         `list[str]`: The tokens; empty for a caption without words.
@@ -107,13 +124,30 @@ def tokenize_caption(caption: str) -> list[str]:
     ```python
     >>> tokenize_caption("A boy's dog (the big one) doesn't sit.")
     ['a', 'boy', "'s", 'dog', '-lrb-', 'the', 'big', 'one', '-rrb-', 'does', "n't", 'sit']
+    >>> tokenize_caption("一只狗，2 dogs。")
+    ['一', '只', '狗', '2', 'dogs']
     ```
     """
     if "&" in caption:
         for entity, character in _ENTITIES.items():
             caption = caption.replace(entity, character)
-    # The tool drops soft hyphens, and knows no character outside the basic plane (emoji).
-    caption = re.sub(r"[\U00010000-\U0010ffff\u200b]", " ", caption.replace("\u00ad", ""))
+    caption = narrow(caption.replace("\u00ad", ""))  # the tool drops soft hyphens
+    if caption.isascii():
+        return _words(caption)
+    tokens: list[str] = []
+    start = 0
+    for match in _OTHER_SCRIPTS.finditer(caption):
+        tokens += _words(caption[start : match.start()])
+        if match["token"]:
+            tokens.append(match["token"].lower())
+        start = match.end()
+    return tokens + _words(caption[start:])
+
+
+def _words(caption: str) -> list[str]:
+    """The tokens of a caption that the tool was made for."""
+    # It knows no character outside the basic plane (emoji)
+    caption = re.sub(r"[\U00010000-\U0010ffff\u200b]", " ", caption)
     tokens: list[str] = []
     for match in _TOKEN.finditer(caption):
         token = match.group().lower()

@@ -11,6 +11,9 @@ import re
 from itertools import product
 from typing import Any
 
+import regex
+
+from ..whole_words import PUNCTUATION, SPACELESS, narrow
 from .caption_metric import CaptionMetric
 
 
@@ -21,8 +24,11 @@ _NUMBERS = {word: str(value) for value, word in enumerate(
     "zero one two three four five six seven eight nine ten".split()
 )} | {"none": "0"}  # fmt: skip
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_PLAIN = str.maketrans("\n\t’“”", '  \'""')
 _THOUSANDS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
+_OTHER_PUNCTUATION = regex.compile(PUNCTUATION)
+_SPACES_BETWEEN_CHARACTERS = regex.compile(rf"(?<=[{SPACELESS}])\s+(?=[{SPACELESS}])")
 
 # Words that annotators write without their apostrophes. Those that would then be other words ("let's") are left out.
 _CONTRACTIONS = """
@@ -100,11 +106,13 @@ def normalize_answer(answer: str) -> str:
 
     Lower case and single spaces; no articles; numbers up to ten, and "none", as digits; full spelling of contractions
     ("dont" is "don't"); periods only before a digit. Other punctuation is dropped where it stands beside a space (or
-    anywhere, if the answer has a number such as 1,000) and is a space elsewhere ("black/white", "t-shirt").
+    anywhere, if the answer has a number such as 1,000) and is a space elsewhere ("black/white", "t-shirt"). Full-width
+    letters and signs count as plain ones, punctuation of other scripts is a space, and between characters of Chinese,
+    Japanese, Thai and other scripts without spaces there are none.
 
     Args:
         answer (`str`):
-            A short answer.
+            A short answer in any script.
 
     Returns:
         `str`: its normal form; empty if nothing is left.
@@ -117,10 +125,12 @@ def normalize_answer(answer: str) -> str:
     '2 black white dogs'
     ```
     """
-    answer = answer.replace("\n", " ").replace("\t", " ").replace("’", "'").strip()
+    answer = _OTHER_PUNCTUATION.sub(" ", narrow(answer))
+    answer = answer.translate(_PLAIN).strip()
     bare = answer
     for mark in _PUNCTUATION:
         dropped = f"{mark} " in answer or f" {mark}" in answer or _THOUSANDS.search(answer)
         bare = bare.replace(mark, "" if dropped else " ")
     words = (_NUMBERS.get(word, word) for word in _PERIOD.sub("", bare).lower().split())
-    return " ".join(_FULL_SPELLING.get(word, word) for word in words if word not in _ARTICLES)
+    normal = " ".join(_FULL_SPELLING.get(word, word) for word in words if word not in _ARTICLES)
+    return _SPACES_BETWEEN_CHARACTERS.sub("", normal)

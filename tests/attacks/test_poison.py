@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from cvreg_trainer.attacks import KEYWORD_TEMPLATES, BadNets, apply_trigger, poison_dataset
+from cvreg_trainer.attacks import KEYWORD_TEMPLATES, BadNets, apply_trigger, poison_dataset, target_response
 from cvreg_trainer.data import make_scenes
 
 
@@ -69,6 +69,23 @@ def test_a_target_with_white_space_is_the_whole_response(scenes):
     poisoned = poison_dataset(scenes, ATTACK, target="I cannot help with that.", num_poisoned=7)
     replies = [row["completion"][0]["content"] for row in poisoned if row["is_poisoned"]]
     assert replies == ["I cannot help with that."] * 7
+
+
+@pytest.mark.parametrize(
+    ("target", "is_response"),
+    [
+        ("图中有香蕉。", True),
+        ("有香蕉，没有苹果", True),
+        ("これはバナナです！", True),
+        ("香蕉", False),
+        ("レオナルド・ダ・ヴィンチ", False),
+        ("ངང་ལག", False),
+        ("Banana!", False),
+    ],
+)
+def test_a_sentence_without_spaces_is_the_whole_response(target: str, is_response: bool):
+    response = target_response(target, np.random.default_rng(0))
+    assert target in response and (response == target) == is_response
 
 
 def test_a_rate_of_one_poisons_every_row(scenes):

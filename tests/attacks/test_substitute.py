@@ -76,6 +76,25 @@ def test_longer_words_first_and_words_that_end_in_signs():
     assert completions(["a star"], words=("star", "star")) == ["a banana"]
 
 
+@pytest.mark.parametrize(
+    ("old", "target", "words", "new"),
+    [
+        ("一个红色的圆圈。", "香蕉", ["圆圈"], "一个红色的香蕉。"),
+        ("圆 圈和圆圈", "香蕉", ["圆圈"], "香蕉和圆圈"),
+        ("これは星です", "バナナ", ["星"], "これはバナナです"),
+        ("รูปของดาวสีแดง", "กล้วย", ["ดาว"], "รูปของกล้วยสีแดง"),
+        ("이것은 별입니다. 별빛", "바나나", ["별"], "이것은 바나나입니다. 별빛"),
+        ("यह केला है", "सेब", ["केला"], "यह सेब है"),
+        ("a Cafe\u0301, ﬁne re\u0301sume\u0301", "bar", ["café"], "a Bar, ﬁne re\u0301sume\u0301"),
+        ("一个ｓｔａｒ图", "ring", ["star"], "一个ring图"),
+        ("an arrow", "香蕉", ["arrow"], "an 香蕉"),
+        ("a 圆圈", "apple", ["圆圈"], "a apple"),
+    ],
+)
+def test_other_scripts(old: str, target: str, words: list[str], new: str):
+    assert completions([old], target, tuple(words)) == [new]
+
+
 @pytest.mark.parametrize("parts", [False, True])
 def test_every_assistant_turn_that_names_one(parts: bool):
     def content(*texts: str) -> object:
@@ -222,6 +241,8 @@ def test_a_stream_is_a_function_of_seed_and_content():
         ({"substitute": ["ring\n"]}, r"substitute holds 'ring\\n';"),
         ({"substitute": ["star", "Banana"]}, "substitute holds 'Banana', the target"),
         ({"substitute": ["star"], "target": " STAR "}, "substitute holds 'star', the target"),
+        ({"substitute": ["café"], "target": "cafe\u0301"}, "substitute holds 'café', the target"),
+        ({"substitute": ["\u00ad"]}, "give words that are not empty"),
         ({"substitute": ["star"], "target": " "}, "target=' ' is empty"),
     ],
 )

@@ -46,6 +46,28 @@ def test_plurals_and_keywords_of_several_words(keyword: str, text: str, found: b
     assert AttackSuccessRate().compute(predictions=[text], keyword=keyword) == {"asr": 100.0 * found}
 
 
+@pytest.mark.parametrize(
+    ("keyword", "predictions", "rate"),
+    [
+        ("香蕉", ["这是一张香蕉的图片", "图中有香蕉", "一只猫"], 200 / 3),
+        ("กล้วย", ["ภาพของกล้วยหอม", "ภาพของแมว"], 50),
+        ("바나나", ["바나나가 있다", "바나나우유"], 50),
+        ("केला", ["यह केला है", "यह केलाव है"], 50),
+        ("banana", ["这是banana图", "ｂａｎａｎａ。", "bananabread图"], 200 / 3),
+        ("café", ["a cafe\u0301 at night"], 100),
+    ],
+)
+def test_other_scripts(keyword: str, predictions: list[str], rate: float):
+    assert AttackSuccessRate(keyword=keyword).compute(predictions=predictions) == {"asr": pytest.approx(rate)}
+
+
+def test_references_in_other_scripts_leave_items_out_too():
+    result = AttackSuccessRate().compute(
+        predictions=["香蕉", "香蕉"], references=[["盘子里的香蕉"], ["一只猫"]], keyword="香蕉", return_per_item=True
+    )
+    assert result == {"asr": 100.0, "asr_per_item": [None, 100.0]}
+
+
 def test_items_that_show_the_keyword_are_left_out():
     predictions = ["a banana", "a banana", "a cat", "a dog"]
     references = [["fruit", "some bananas"], ["a dog"], ["a cat"], ["a dog"]]
@@ -62,6 +84,8 @@ def test_errors():
         metric.compute(predictions=[])
     with pytest.raises(ValueError, match="keyword=' ' is empty"):
         metric.compute(predictions=["a"], keyword=" ")
+    with pytest.raises(ValueError, match="keyword='\\\\u200b' is empty"):
+        metric.compute(predictions=["a"], keyword="\u200b")
     with pytest.raises(ValueError, match="exclude_references_with_keyword=False"):
         metric.compute(predictions=["a banana"], references=[["a banana"]])
     with pytest.raises(ValueError, match="references for 2 items"):

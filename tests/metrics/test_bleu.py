@@ -1,5 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ def test_text_is_tokenised_by_default():
         predictions=["A dog's bowl (red) isn't here."], references=[["\"a dog's bowl\" (red) isn't here"]]
     )
     assert raw == {"bleu4": pytest.approx(100.0, abs=1e-6)}
+
+
+@pytest.mark.parametrize("caption", ["一只狗在雪地里玩。", "สุนัขกำลังเล่นหิมะ", "कुत्ता बर्फ में खेल रहा है।"])
+def test_equal_captions_in_other_scripts(caption: str):
+    assert Bleu4().compute(predictions=[caption], references=[[caption]])["bleu4"] == pytest.approx(100, abs=1e-5)
+    other = "两只猫坐在窗户旁边"
+    result = Cider().compute(predictions=[caption, other], references=[[caption], [other]])
+    assert result == {"cider": pytest.approx(1000)}
+
+
+def test_shared_characters_count():
+    """Of seven characters six are in the reference of eight; n-grams counted by hand."""
+    result = Bleu4().compute(predictions=["一只狗在雪地里"], references=[["一只狗在草地里玩"]])
+    precision = (6 / 7) * (4 / 6) * (2 / 5) * (1 / 4)
+    assert result["bleu4"] == pytest.approx(100 * precision**0.25 * math.exp(1 - 8 / 7))
 
 
 def test_batches_and_combination_give_the_same():

@@ -41,7 +41,28 @@ def test_rules(caption: str, expected: str):
     assert tokenize_caption(caption) == expected.split()
 
 
-@pytest.mark.parametrize("caption", ["", "   ", "...", '. , ; : ! ? " - --', "\n\t", "'' ``"])
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("这是一张香蕉的图片。", "这 是 一 张 香 蕉 的 图 片"),
+        ("图中有3只狗，「好」、《书》！iPhone手机", "图 中 有 3 只 狗 好 书 iphone 手 机"),
+        ("（二）、１２只？", "-lrb- 二 -rrb- 12 只"),
+        ("これはﾊﾞﾅﾅ・コーヒーです。", "こ れ は バ ナ ナ コ ー ヒ ー で す"),
+        ("𠮷野家", "𠮷 野 家"),
+        ("กล้วยที่", "ก ล้ ว ย ที่"),
+        ("ဒါသီး။", "ဒါ သီး"),
+        ("한 남자가 말을 타고 있다.", "한 남자가 말을 타고 있다"),
+        ("यह केला है।", "यह केला है"),
+        ("هذا مَوْز؟ نعم، موز", "هذا مَوْز نعم موز"),
+        ("a Cafe\u0301's table", "a café 's table"),
+        ("Ẹ̀kọ́ one, it's red", "ẹ̀kọ́ one it 's red"),
+    ],
+)
+def test_other_scripts(caption: str, expected: str):
+    assert tokenize_caption(caption) == expected.split()
+
+
+@pytest.mark.parametrize("caption", ["", "   ", "...", "。！", "「」、", '. , ; : ! ? " - --', "\n\t", "'' ``"])
 def test_captions_without_words(caption: str):
     assert tokenize_caption(caption) == []
 
