@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from .rows import CHANNELS
+
 
 # Sequence-aligned values of all families end so: input_ids, mm_token_type_ids, cross_attention_mask, labels, ...
 TOKEN_SUFFIXES = ("_ids", "_mask", "_masks", "labels", "lengths")
 VISUAL_PREFIXES = ("pixel", "image")  # pixel_attention_mask, image_position_ids, ... speak of the image
-CHANNELS = (1, 3, 4)
+MIN_SIDE = 8  # of what may be an image by its shape alone
 
 
 def is_token_key(key: str) -> bool:
@@ -91,19 +93,36 @@ def _difference(key: str, batch: Mapping[str, Any], view: Mapping[str, Any]) -> 
 
 
 def is_pixels(key: str, value: Any) -> bool:
-    """Whether a value of a batch holds image pixels: `pixel_values` and the like."""
-    return (
-        key.startswith("pixel")
-        and "mask" not in key
-        and any(tensor.is_floating_point() or tensor.dtype == torch.uint8 for tensor in tensors_of(value))
+    """
+    Whether a value of a batch holds image pixels: what is called so (`pixel_values`, `images`), and what has the shape
+    of images (rows, ..., channels, height, width), whatever it is called.
+    """
+    if is_token_key(key) or "mask" in key:
+        return False
+    tensors = [tensor for tensor in tensors_of(value) if tensor.is_floating_point() or tensor.dtype == torch.uint8]
+    if key.startswith(VISUAL_PREFIXES):
+        return bool(tensors)
+    return bool(tensors) and all(
+        tensor.ndim >= (4 if tensor is value else 3)
+        and tensor.shape[-3] in CHANNELS
+        and min(tensor.shape[-2:]) >= MIN_SIDE
+        for tensor in tensors
     )
+
+
+def is_visual(key: str, value: Any) -> bool:
+    """Whether a value of a batch may speak of what images show: pixels, patches or features, in any shape."""
+    if is_token_key(key) or "mask" in key:
+        return False
+    tensors = list(tensors_of(value))
+    return is_pixels(key, value) or any(tensor.is_floating_point() and tensor.ndim >= 3 for tensor in tensors)
 
 
 def perturb_pixels(
     key: str,
     value: torch.Tensor | Sequence[torch.Tensor],
     perturbation: Callable[[np.ndarray, np.random.Generator], np.ndarray],
-    generators: Sequence[np.random.Generator],
+    generators: Sequence[np.random.Generator | None],
 ) -> Any:
     """
     Make the perturbed view of a tensor of images.
@@ -116,8 +135,8 @@ def perturb_pixels(
             only fill up the tensor, all zeros, stay so.
         perturbation (`Callable`):
             Makes the view of an array of shape `(H, W, C)`.
-        generators (`Sequence[np.random.Generator]`):
-            One for each row.
+        generators (`Sequence[np.random.Generator | None]`):
+            One for each row; a row with `None` stays as it is.
 
     Returns:
         the view, of the same type, shape, dtype and device.
@@ -135,7 +154,10 @@ def perturb_pixels(
             "`messages`) and call the processor in the data collator, so that the view is made before the processor "
             "cuts the images into patches."
         )
-    views = [_perturb_images(item, perturbation, rng) for item, rng in zip(value, generators, strict=True)]
+    views = [
+        item if rng is None else _perturb_images(item, perturbation, rng)
+        for item, rng in zip(value, generators, strict=True)
+    ]
     return torch.stack(views) if isinstance(value, torch.Tensor) else views
 
 
@@ -148,7 +170,8 @@ def _perturb_images(
     if pixels.dtype in (torch.bfloat16, torch.float16):
         pixels = pixels.float()  # NumPy has no bfloat16; both round-trip exactly
     flat = pixels.reshape(-1, *images.shape[-3:]).movedim(1, -1).numpy()  # (N, H, W, C)
-    views = [torch.from_numpy(perturbation(image, rng)) for image in flat]
+    # An image of all zeros is no image, it fills up a row that has fewer than others
+    views = [torch.from_numpy(perturbation(image, rng) if image.any() else image.copy()) for image in flat]
     if not views:
         return images.clone()
     return torch.stack(views).movedim(-1, 1).reshape(images.shape).to(images)

@@ -6,7 +6,6 @@ with copies and from the same random state. A row's perturbation depends on (see
 that workers, batch sizes and resumed runs agree on it.
 """
 
-import hashlib
 import random
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .batches import is_pixels, pair_views, perturb_pixels, same
-from .rows import copy_row, find_images, replace_images, row_digest
+from .batches import is_pixels, pair_views, same
+from .rows import copy_row, row_digest
+from .seeded_views import SeededViews, has_image
 
 
 class DataCollatorForCrossView:
@@ -62,16 +62,13 @@ class DataCollatorForCrossView:
         image_token_ids: Collection[int] = (),
     ) -> None:
         self.inner = inner
-        self.perturbation = perturbation
-        self.seed = seed
+        self.views = SeededViews(perturbation, seed)
         self.image_token_ids = torch.tensor(list(image_token_ids), dtype=torch.int64)
-        # Shared memory: persistent workers keep their copy of this object from epoch to epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
     def epoch(self) -> int:
         """Epoch whose perturbations are drawn (`int`)."""
-        return int(self._epoch)
+        return self.views.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """
@@ -81,7 +78,7 @@ class DataCollatorForCrossView:
             epoch (`int`):
                 Number of the epoch. Workers that already run, started by fork or by spawn, see it too.
         """
-        self._epoch.fill_(int(epoch))
+        self.views.set_epoch(epoch)
 
     def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
         """
@@ -102,15 +99,16 @@ class DataCollatorForCrossView:
             tensor has a layout in which the images of a row cannot be told apart.
         """
         rows = list(examples)
-        has_image = torch.tensor([bool(find_images(row)) for row in rows], dtype=torch.bool)
-        if has_image.any():
-            batch, twins = self._collate_both(rows)
+        digests = [row_digest(row) for row in rows]
+        in_row = torch.tensor([has_image(row) for row in rows], dtype=torch.bool)
+        if in_row.any():
+            batch, twins = self._collate_both(rows, digests)
         else:
             batch = self._collate([copy_row(row) for row in rows])
-            twins = self._perturb_batch(rows, batch)
-            has_image = _rows_with_pixels(batch, len(rows))
-        has_image &= bool(twins)  # images that the inner collator leaves out have no second view
-        return {**batch, **{f"perturbed_{key}": value for key, value in twins.items()}, "has_image": has_image}
+            twins = self.views.of_pixels(batch, digests)
+            in_row = _rows_with_pixels(batch, len(rows))
+        in_row &= bool(twins)  # images that the inner collator leaves out have no second view
+        return {**batch, **{f"perturbed_{key}": value for key, value in twins.items()}, "has_image": in_row}
 
     def _collate(self, rows: list[Any]) -> dict[str, Any]:
         batch = self.inner(rows)
@@ -128,9 +126,9 @@ class DataCollatorForCrossView:
         """Labels with -100 where a token stands for an image."""
         return labels.masked_fill(torch.isin(labels, self.image_token_ids), -100)
 
-    def _collate_both(self, rows: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _collate_both(self, rows: list[Any], digests: list[bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The batch of the rows, and the visual values of the batch of their perturbed views."""
-        views = [self._perturb_row(row, rng) for row, rng in zip(rows, self._generators(rows), strict=True)]
+        views = [self.views.of_row(row, digest) for row, digest in zip(rows, digests, strict=True)]
         before = _get_random_state()
         batch = self._collate([copy_row(row) for row in rows])
         after = _get_random_state()
@@ -143,33 +141,15 @@ class DataCollatorForCrossView:
         if twins and all(same(batch[key], twin) for key, twin in twins.items()) and _differ(rows, views):
             # The pixels did not come from the rows' images (but from a path or a cached tensor), or the change was too
             # small to survive the processor.
-            twins |= self._perturb_unread(rows, batch)
+            twins |= self._perturb_unread(digests, batch)
         return batch, twins
 
-    def _perturb_row(self, row: Any, rng: np.random.Generator) -> Any:
-        return replace_images(row, lambda image: self.perturbation(image, rng))
-
-    def _perturb_unread(self, rows: list[Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    def _perturb_unread(self, digests: list[bytes], batch: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return self._perturb_batch(rows, batch)
+            return self.views.of_pixels(batch, digests)
         except ValueError as error:
             warnings.warn(f"The rows' images were perturbed, but the batch did not change. {error}", stacklevel=2)
             return {}
-
-    def _perturb_batch(self, rows: list[Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The views of the pixel tensors of a batch."""
-        return {
-            key: perturb_pixels(key, value, self.perturbation, self._generators(rows))
-            for key, value in batch.items()
-            if is_pixels(key, value)
-        }
-
-    def _generators(self, rows: list[Any]) -> list[np.random.Generator]:
-        """A fresh generator for each row, seeded by (seed, epoch, content of the row)."""
-        prefix = f"{self.seed} {self.epoch} ".encode()
-        states = [hashlib.blake2b(prefix + row_digest(row), digest_size=16).digest() for row in rows]
-        # Named, since NumPy may change what default_rng is.
-        return [np.random.Generator(np.random.PCG64(int.from_bytes(state, "big"))) for state in states]
 
 
 def _differ(rows: list[Any], views: list[Any]) -> bool:

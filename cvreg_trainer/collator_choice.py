@@ -10,8 +10,8 @@ from .collator_encoder_decoder import DataCollatorForEncoderDecoder
 from .collator_prompt_completion import DataCollatorForPromptCompletion, trl_collates
 from .lm_head import decoder_start_token_id
 from .random_state import preserve_random_state
+from .row_checks import first_rows
 from .rows import find_images
-from .training_data import first_rows
 
 
 def choose_collator(trainer: Any, config: Any, image_token_ids: list[int]) -> Any:

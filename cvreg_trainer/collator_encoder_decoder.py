@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .rows import lift_images
+from .row_images import lift_images
 
 
 IGNORE_INDEX = -100

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from .collator_encoder_decoder import IGNORE_INDEX, as_text
-from .rows import copy_row, lift_images
+from .row_images import lift_images
+from .rows import copy_row
 
 
 class DataCollatorForPromptCompletion:

@@ -149,6 +149,11 @@ class CrossViewDefenseConfig(SFTConfig):
         self.feature_layer = _int_or_name(self.feature_layer)
         if self.max_length != "auto" and not (self.max_length is None or _is_int(self.max_length)):
             raise ValueError(f"`max_length` must be an integer, None or 'auto', got {self.max_length!r}.")
+        # TRL sets the old names by default, and transformers warns about them whoever sets them
+        if self.activation_checkpointing is None:
+            self.activation_checkpointing = self.gradient_checkpointing
+        if self.activation_checkpointing_kwargs is None:
+            self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
         super().__post_init__()
         for name in LAMBDAS:
             self._check(name, lambda value: value >= 0, "0 (which leaves the term out) or more")

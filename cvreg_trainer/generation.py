@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .random_state import preserve_random_state
-from .rows import lift_images
+from .row_images import lift_images
 
 
 def generate_captions(

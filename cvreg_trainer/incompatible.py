@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelerate.utils import is_peft_model
+from peft import PeftModel
 
 from .config import CrossViewDefenseConfig
 
@@ -97,6 +97,7 @@ def refuse_options_without_rows(args: CrossViewDefenseConfig, model: Any, traine
 
 def _peft_config(model: Any, trainer_arguments: dict[str, Any]) -> Any:
     peft_config = trainer_arguments.get("peft_config")
-    if peft_config is None and is_peft_model(model):
+    # A model that is still the name of one has no adapter yet
+    if peft_config is None and isinstance(model, PeftModel):
         peft_config = model.peft_config[model.active_adapter]
     return peft_config

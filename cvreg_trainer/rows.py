@@ -19,6 +19,7 @@ from PIL import Image
 
 IMAGE_COLUMNS = ("image", "images")
 CONVERSATIONS = ("messages", "prompt", "completion")
+CHANNELS = (1, 3, 4)
 
 
 def find_images(row: Any) -> list[Any]:
@@ -30,8 +31,9 @@ def find_images(row: Any) -> list[Any]:
             Row of dicts, lists and tuples, nested in any way.
 
     Returns:
-        `list`: PIL images wherever they sit, and `uint8` arrays of shape `(H, W)` or `(H, W, C)` under a key `image`
-        or `images`; in the order of the walk (dicts by sorted key), each object once even where it occurs twice.
+        `list`: PIL images wherever they sit, and pixels under a key `image` or `images`: arrays and tensors of shape
+        `(H, W, C)` or `(C, H, W)`, or `uint8` of shape `(H, W)`. In the order of the walk (dicts by sorted key), each
+        object once even where it occurs twice.
     """
     return list({id(image): image for image in _walk_images(row, named=False)}.values())
 
@@ -48,9 +50,17 @@ def _walk_images(value: Any, named: bool) -> Iterator[Any]:
 
 
 def _is_pixel_array(value: Any) -> bool:
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or not value.size:
+    if isinstance(value, np.ndarray):
+        is_bytes, is_number = value.dtype == np.uint8, value.dtype.kind in "uif"
+    elif isinstance(value, torch.Tensor):
+        is_bytes, is_number = value.dtype == torch.uint8, value.dtype != torch.bool and not value.is_complex()
+    else:
         return False
-    return value.ndim == 2 or (value.ndim == 3 and value.shape[-1] in (1, 3, 4))
+    if not is_number or 0 in value.shape:
+        return False
+    if value.ndim == 2:
+        return is_bytes
+    return value.ndim == 3 and (value.shape[-1] in CHANNELS or value.shape[0] in CHANNELS)
 
 
 def replace_images(row: Any, replace: Callable[[Any], Any]) -> Any:
@@ -171,48 +181,6 @@ def _feed_atom(tag: str, content: Any, state: hashlib.blake2b) -> None:
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     state.update(f"{tag}:{len(data)}:".encode())
     state.update(data)
-
-
-def lift_images(row: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Bring a row into the one form that TRL's vision collators take: all images in a list `images`.
-
-    A row without images of its own, whose `messages`, `prompt` or `completion` hold them in their content
-    (`{"type": "image", "image": ...}`), gets these as `images`, in order, with `{"type": "image"}` left in their
-    places. A single `image` becomes a list. In content entries keys without a value are dropped: Arrow gives every
-    entry of a column the same keys, and TRL takes an `image` key, even one without a value, for an image.
-
-    Args:
-        row (`Mapping[str, Any]`):
-            Row; it is not changed.
-
-    Returns:
-        `dict[str, Any]`: the row with `images` and without `image`; `images` is empty where there is no image.
-    """
-    result = {key: value for key, value in row.items() if key not in IMAGE_COLUMNS}
-    images = row.get("images")
-    if images is None or len(images) == 0:
-        images = row.get("image")
-    images = [image for image in (images if isinstance(images, list | tuple) else [images]) if image is not None]
-    lifted: list[Any] | None = None if images else []
-    for column in CONVERSATIONS:
-        if isinstance(row.get(column), list | tuple):
-            result[column] = [_lift_message(message, lifted) for message in row[column]]
-    return {**result, "images": images or lifted}
-
-
-def _lift_message(message: Mapping[str, Any], lifted: list[Any] | None) -> dict[str, Any]:
-    """A message without empty keys in its content, whose images move to `lifted` unless that is None."""
-    content = message.get("content")
-    if not isinstance(content, list | tuple):
-        return dict(message)
-    entries = []
-    for part in content:
-        entry = {key: value for key, value in part.items() if value is not None}
-        if lifted is not None and entry.get("type") == "image" and "image" in entry:
-            lifted.append(entry.pop("image"))
-        entries.append(entry)
-    return {**message, "content": entries}
 
 
 def references_of(row: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
+from .batches import is_visual
 from .checkpoints import load_renamed_weights
 from .collator import DataCollatorForCrossView
 from .collator_choice import choose_collator
@@ -41,12 +43,21 @@ from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
+from .row_checks import check_not_empty, first_rows, naming_rows
 from .rows import copy_row
 from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
+from .seeded_views import holds_pixels
 from .start_report import StartReportCallback
-from .training_data import adapt_dataset, find_image_token_ids, first_rows, has_images, is_torch_dataset
+from .training_data import (
+    adapt_dataset,
+    find_image_token_ids,
+    find_image_tokens,
+    has_images,
+    is_torch_dataset,
+    preview,
+)
 
 
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
@@ -101,6 +112,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     args: CrossViewDefenseConfig
     model: PreTrainedModel
+    # Brings data sets into the form of TRL's collators; None where the user's own collator takes them as they are
+    _adapt: Callable[[Any, str], Any] | None = None
     _tag_names = ["trl", "sft", "cross-view-defense"]
     _name = "CrossViewDefense"
     _paper = {
@@ -132,18 +145,25 @@ class CrossViewDefenseTrainer(SFTTrainer):
         args = as_cross_view_config(args, model)
         if isinstance(data_collator, DataCollatorForCrossView):
             data_collator = data_collator.inner
-        given_train_dataset, chose_collator = train_dataset, data_collator is not None
+        chose_collator = data_collator is not None
+        check_not_empty(train_dataset, "`train_dataset`")
+        if not chose_collator:
+            # A user's own collator gets its rows as they are
+            adapt = self._adapt = partial(
+                adapt_dataset,
+                open_images=args.is_defended or args.is_screened,
+                image_tokens=find_image_tokens(processing_class),
+            )
+            train_dataset = adapt(train_dataset, "`train_dataset`")
+            eval_dataset = _map_datasets(lambda dataset: adapt(dataset, "`eval_dataset`"), eval_dataset)
+        adapted_dataset = train_dataset
         if is_torch_dataset(train_dataset):
             # Rows of a torch data set are ready for the collator: there are no columns to prepare or remove
             args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}  # type: ignore[dict-item]
             args.remove_unused_columns = False
-        train_dataset = adapt_dataset(train_dataset, lift=not chose_collator)
-        adapt_eval = partial(adapt_dataset, keep_torch=True, lift=not chose_collator)
-        if isinstance(eval_dataset, dict):
-            eval_dataset = {name: adapt_eval(dataset) for name, dataset in eval_dataset.items()}
-        else:
-            eval_dataset = adapt_eval(eval_dataset)
-        holds_images = any(has_images(row) for row in first_rows(train_dataset))
+            train_dataset = preview(train_dataset)
+        with naming_rows(adapted_dataset, "`train_dataset`"):
+            holds_images = any(has_images(row) for row in first_rows(adapted_dataset))
         if args.max_length == "auto":
             args.max_length = None if holds_images else 1024
         if args.is_defended and holds_images:
@@ -161,34 +181,91 @@ class CrossViewDefenseTrainer(SFTTrainer):
             **kwargs,
         )
 
-        if is_torch_dataset(given_train_dataset):
-            self.train_dataset = given_train_dataset
+        if is_torch_dataset(adapted_dataset):
+            self.train_dataset = adapted_dataset
         base_model: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._is_encoder_decoder = bool(getattr(base_model.config, "is_encoder_decoder", False))
         image_tokens = find_image_token_ids(base_model.config, self.processing_class)
         if holds_images and not chose_collator:
             self.data_collator = choose_collator(self, base_model.config, image_tokens)
-        if chose_collator and not holds_images:
-            # A collator can make pixels of rows that hold none, such as paths
-            holds_images = any(name.startswith("pixel") for name in self.example_batch)
+        with self.naming_rows(self.train_dataset):
+            self._check_images(image_tokens)
+            if chose_collator and not holds_images:
+                # A collator can make pixels of rows that hold none, such as paths
+                holds_images = holds_pixels(self.example_batch)
         self.is_defended = args.is_defended and holds_images
         self._head: CrossViewHead | None = None
         if self.is_defended or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
         if self.is_defended:
-            refuse_incompatible_options(args, model, kwargs)
+            refuse_incompatible_options(args, self.model, kwargs)
             # The defended loss is normalised over the whole accumulation window, whatever the model's class says
             self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
             perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
             self._cross_view_collator = DataCollatorForCrossView(
                 self.data_collator, perturbation, args.seed, image_tokens
             )
-        self._screen = TrainingScreen(self) if args.is_screened else None
+        self._screen: TrainingScreen | None = None
+        if args.is_screened:
+            refuse_options_without_rows(args, self.model, kwargs)
+            self._screen = TrainingScreen(self)
+            with preserve_random_state(), self.naming_rows(self.train_dataset):
+                self._screen.check(first_rows(self.rows_for_collator()))
         self._head_is_checked = False
         self._window_counts: _Counts | None = None
         self._term_sums: torch.Tensor | None = None
         self._num_windows = 0
         self.add_callback(StartReportCallback(self))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        if self._is_vision_dataset and self.args.dataset_text_field not in columns:
+            # TRL's collator reads it, but its trainer takes the column away
+            columns.append(self.args.dataset_text_field)
+
+    def naming_rows(self, dataset: Any, source: str = "`train_dataset`") -> AbstractContextManager[None]:
+        """Put number, column and file of the row into errors about images; see [`naming_rows`]."""
+        return naming_rows(dataset, source, self.data_collator)
+
+    def rows_for_collator(self) -> Any:
+        """The training set as the collator gets it: without the columns that no collator of TRL's reads."""
+        dataset = self.train_dataset
+        if isinstance(dataset, Dataset) and self.args.remove_unused_columns:
+            return self._remove_unused_columns(dataset)
+        return dataset
+
+    def _check_images(self, image_token_ids: list[int]) -> None:
+        """Raise if the first row has places for an image, and no image came to them."""
+        ids, batch = torch.tensor(image_token_ids), self.example_batch
+        if "input_ids" not in batch or any(is_visual(key, value) for key, value in batch.items()):
+            return
+        if torch.isin(torch.as_tensor(batch["input_ids"]), ids).any():
+            raise ValueError(
+                "Row 0 of `train_dataset` has image tokens but no image could be read. Put its images into a column "
+                '`images`, or into the content of its messages as {"type": "image", "image": ...}.'
+            )
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
+        with self.naming_rows(self.train_dataset):
+            return super().get_batch_samples(*args, **kwargs)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        return super().evaluate(_map_datasets(self._adapt_given, eval_dataset), *args, **kwargs)
+
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().predict(self._adapt_given(test_dataset), *args, **kwargs)
+
+    def _adapt_given(self, dataset: Any) -> Any:
+        """A data set that is handed to `evaluate` or `predict`, treated as those of the constructor are."""
+        if dataset is None or isinstance(dataset, str):
+            return dataset
+        check_not_empty(dataset, "`eval_dataset`")
+        return dataset if self._adapt is None else self._adapt(dataset, "`eval_dataset`")
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.naming_rows(dataloader.dataset, "`eval_dataset`"):
+            return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
         collator = self._cross_view_collator if self.is_defended else self.data_collator
@@ -336,12 +413,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
     @cached_property
     def example_batch(self) -> dict[str, Any]:
         """The first row with a supervised token, collated: shown at the start, and the head is checked on it."""
-        dataset = self.train_dataset
-        if isinstance(dataset, Dataset) and self.args.remove_unused_columns:
-            dataset = self._remove_unused_columns(dataset)
         batch: dict[str, Any] = {}
         with preserve_random_state():
-            for row in first_rows(dataset):
+            for row in first_rows(self.rows_for_collator()):
                 batch = dict(self.data_collator([copy_row(row)]))
                 if "labels" in batch and (torch.as_tensor(batch["labels"]) != -100).any():
                     break
@@ -362,6 +436,11 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if inputs["labels"].ne(-100).any():
             with preserve_random_state():
                 check_cross_view_head(model, inputs)
+
+
+def _map_datasets(function: Callable[[Any], Any], given: Any) -> Any:
+    """A function of each data set where several are given by name."""
+    return {name: function(dataset) for name, dataset in given.items()} if isinstance(given, dict) else function(given)
 
 
 class _Counts(NamedTuple):

@@ -1,17 +1,20 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Data sets that SFTTrainer does not take as they are: torch map-style ones, and rows with images inside messages."""
+"""Data sets that SFTTrainer does not take as they are: torch map-style ones, and rows whose images are inside
+messages, missing in some rows, or given by path or bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from datasets import Dataset, Image, IterableDataset
+from datasets import Dataset, Image, IterableDataset, LargeList, List, Value
 from transformers import ProcessorMixin
 
-from .rows import find_images, lift_images
+from .row_checks import PLACEHOLDER, check_columns, check_not_empty, check_rows, first_rows, naming_rows, text_rows
+from .row_images import content_parts, images_of_columns, is_image_part, lift_images
+from .rows import CONVERSATIONS, IMAGE_COLUMNS, find_images
 
 
 IMAGE_TOKEN_IDS = ("image_token_id", "image_token_index")
@@ -24,16 +27,22 @@ def is_torch_dataset(dataset: Any) -> bool:
     )
 
 
-def first_rows(dataset: Any, number: int = 8) -> list[Any]:
-    """The first rows of a data set (fewer if it is shorter)."""
-    if isinstance(dataset, Dataset) or is_torch_dataset(dataset):
-        return [dataset[index] for index in range(min(number, len(dataset)))]
-    return list(islice(dataset, number)) if isinstance(dataset, IterableDataset) else []
-
-
 def has_images(row: Any) -> bool:
-    """Whether a row belongs to a data set with images: by its columns, as TRL decides it, or by a PIL image inside."""
-    return (isinstance(row, Mapping) and ("image" in row or "images" in row)) or bool(find_images(row))
+    """Whether a row belongs to a data set with images: by its columns, as TRL decides it, or by an image inside."""
+    if isinstance(row, Mapping) and ("image" in row or "images" in row):
+        return True
+    return bool(find_images(row)) or _names_images(row)
+
+
+def _names_images(row: Any) -> bool:
+    """Whether a row's conversation has parts that are images."""
+    turns = [turn for name in CONVERSATIONS for turn in _turns(row, name)]
+    return any(is_image_part(part) for turn in turns for part in content_parts(turn))
+
+
+def _turns(row: Any, name: str) -> list[Any]:
+    value = row.get(name) if isinstance(row, Mapping) else None
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def find_image_token_ids(config: Any, processor: Any) -> list[int]:
@@ -53,56 +62,148 @@ def find_image_token_ids(config: Any, processor: Any) -> list[int]:
     return sorted({token_id for token_id in ids if isinstance(token_id, int)})
 
 
-def adapt_dataset(dataset: Any, keep_torch: bool = False, lift: bool = True) -> Any:
+def find_image_tokens(processor: Any) -> list[str]:
     """
-    A data set in a form that SFTTrainer takes.
+    The texts that a processor replaces by an image's tokens.
+
+    Args:
+        processor ([`~transformers.ProcessorMixin`], [`~transformers.PreTrainedTokenizerBase`] or `None`):
+            What makes the model's inputs, where it is known already.
+    """
+    tokens = [getattr(processor, name, None) for name in ("image_token", "boi_token")]
+    return [token for token in tokens if isinstance(token, str) and token]
+
+
+def adapt_dataset(dataset: Any, source: str, open_images: bool, image_tokens: Collection[str] = ()) -> Any:
+    """
+    A data set in a form that TRL's collators take: every row has its images, opened, in a list `images`.
+
+    A data set that has this form already is returned as it is.
 
     Args:
         dataset:
-            What a user passes as `train_dataset` or `eval_dataset`.
-        keep_torch (`bool`, *optional*, defaults to `False`):
-            Whether a torch data set stays as it is. Otherwise its place is taken by a preview of its first row, which
-            is what SFTTrainer's constructor looks at; the trainer puts the data set itself back afterwards.
-        lift (`bool`, *optional*, defaults to `True`):
-            Whether images inside messages move to a column `images`, where TRL's collator looks for them. A user's own
-            collator gets its rows as they are.
+            What a user passes as `train_dataset` or `eval_dataset`, without a collator of their own; `None` too.
+        source (`str`):
+            What errors call it.
+        open_images (`bool`):
+            Whether paths and base64 text in the image columns are opened, so that views can be made of the images;
+            otherwise the processor opens them.
+        image_tokens (`Collection[str]`, *optional*):
+            What stands for an image in the family's texts, besides `<image>`.
 
     Raises:
-        `ValueError`: if a torch data set is empty.
+        `ValueError`: if there are no rows, the columns cannot be trained on, or a row's text is missing, empty or
+            holds an image's placeholder, naming the row.
     """
+    if dataset is None:
+        return None
+    check_not_empty(dataset, source)
+    with naming_rows(dataset, source):
+        rows = first_rows(dataset)
+    is_plain = isinstance(dataset, Dataset) and dataset.format["type"] != "custom"
+    if is_plain:
+        holds_images = bool(set(IMAGE_COLUMNS) & set(dataset.column_names)) or any(
+            map(_names_images, text_rows(dataset))
+        )
+    else:
+        holds_images = any(map(has_images, rows))
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        return dataset
+    if not holds_images:
+        if "conversations" in rows[0] and PLACEHOLDER in str(rows[0]["conversations"]):
+            check_columns(["conversations"], source)
+        return dataset
+    check_columns(list(rows[0]), source)
+    check_rows(text_rows(dataset) if is_plain else rows, source, {PLACEHOLDER, *image_tokens})
+    if is_plain:
+        needed = _is_unusual(dataset, open_images) or any(map(_names_images, text_rows(dataset)))
+    else:
+        # What comes after the first rows is not known
+        needed = not isinstance(dataset, Dataset) or any(_is_unusual_row(row, open_images) for row in rows)
+    return _lift(dataset, open_images) if needed else dataset
+
+
+def _is_unusual(dataset: Dataset, open_images: bool) -> bool:
+    """Whether the image columns hold anything but images, told by the columns' types and missing values."""
+    names = [name for name in IMAGE_COLUMNS if name in dataset.column_names]
+    if len(names) != 1:
+        return True
+    feature = dataset.features[names[0]]
+    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
+    is_text = isinstance(inner, Value) and inner.dtype in ("string", "large_string")
+    if not isinstance(inner, Image) and (open_images or not is_text):
+        return True
+    return _has_nulls(dataset, names[0])
+
+
+def _has_nulls(dataset: Dataset, name: str) -> bool:
+    column = dataset.data.column(name)  # of all rows, also where a selection leaves some out
+    return column.null_count > 0 or any(
+        getattr(chunk, "values", chunk).null_count > 0 for chunk in column.chunks if hasattr(chunk, "values")
+    )
+
+
+def _is_unusual_row(row: Mapping[str, Any], open_images: bool) -> bool:
+    kinds = [str] if open_images else []
+    images = images_of_columns(row)
+    return _names_images(row) or any(image is None or isinstance(image, (bytes, Mapping, *kinds)) for image in images)
+
+
+def _lift(dataset: Any, open_images: bool) -> Any:
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(partial(lift_images, open_columns=open_images))
     if is_torch_dataset(dataset):
-        return dataset if keep_torch else _preview(dataset)
-    if lift and isinstance(dataset, (Dataset, IterableDataset)) and _holds_images_in_messages(dataset):
-        if isinstance(dataset, IterableDataset):
-            return dataset.map(lambda row: lift_images(_decode_images(row)))
-        return dataset.with_transform(_lift_images_in_batch)
-    return dataset
+        return LiftedDataset(dataset, open_images)
+    given = dataset.format
+    before = given["format_kwargs"].get("transform") if given["type"] == "custom" else None
+    return dataset.with_transform(
+        partial(_lift_batch, before=before, open_images=open_images),
+        columns=given["columns"] if before is not None else None,
+        output_all_columns=given["output_all_columns"],
+    )
 
 
-def _preview(dataset: Any) -> Dataset:
-    if len(dataset) == 0:
-        raise ValueError(f"`train_dataset` ({type(dataset).__name__}) is empty: its length is 0.")
-    row = dataset[0]
-    columns = {name: [value] for name, value in row.items()} if isinstance(row, Mapping) else {"row": [row]}
-    return Dataset.from_dict({"index": [0]}).with_transform(lambda _: columns)
-
-
-def _holds_images_in_messages(dataset: Dataset | IterableDataset) -> bool:
-    rows = [_decode_images(row) for row in first_rows(dataset)]
-    return any(find_images(row) for row in rows) and not any("image" in row or "images" in row for row in rows)
-
-
-def _lift_images_in_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _lift_batch(batch: dict[str, list[Any]], before: Any, open_images: bool) -> dict[str, list[Any]]:
+    """Rows of a batch with their images lifted, after the transform that the data set came with."""
+    batch = batch if before is None else before(batch)
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    rows = [lift_images(_decode_images(row)) for row in rows]
+    rows = [lift_images(row, open_columns=open_images) for row in rows]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _decode_images(value: Any) -> Any:
-    """The same value with encoded images opened. `Dataset.from_list` stores PIL images that sit inside messages in
-    this form and, not having declared them as images, does not open them again."""
-    if isinstance(value, Mapping):
-        if set(value) == {"path", "bytes"} and isinstance(value["bytes"], bytes):
-            return Image().decode_example({"path": None, "bytes": value["bytes"]})
-        return {name: _decode_images(item) for name, item in value.items()}
-    return [_decode_images(item) for item in value] if isinstance(value, list) else value
+class LiftedDataset(torch.utils.data.Dataset):
+    """
+    A torch data set whose rows have their images in a list `images`; see [`lift_images`].
+
+    Args:
+        dataset (`torch.utils.data.Dataset`):
+            Map-style data set of mappings.
+        open_images (`bool`):
+            Whether paths in the image columns are opened.
+    """
+
+    def __init__(self, dataset: Any, open_images: bool) -> None:
+        self.dataset = dataset
+        self.open_images = open_images
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return lift_images(self.dataset[index], open_columns=self.open_images)
+
+
+def preview(dataset: Any) -> Dataset:
+    """
+    What SFTTrainer's constructor is shown in the place of a torch data set, which it refuses: the first row.
+
+    Args:
+        dataset (`torch.utils.data.Dataset`):
+            Map-style data set; the trainer puts it back afterwards.
+
+    Raises:
+        `ValueError`: if it is empty.
+    """
+    row = dataset[0]
+    columns = {name: [value] for name, value in row.items()} if isinstance(row, Mapping) else {"row": [row]}
+    return Dataset.from_dict({"index": [0]}).with_transform(lambda _: columns)

@@ -12,7 +12,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, DataCollato
 
 from cvreg_trainer.collator import DataCollatorForCrossView
 from cvreg_trainer.perturbations import PatchPerturbation
-from cvreg_trainer.rows import lift_images, row_digest
+from cvreg_trainer.row_images import lift_images
+from cvreg_trainer.rows import row_digest
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

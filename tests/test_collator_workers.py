@@ -100,7 +100,7 @@ def test_view_depends_on_seed_epoch_and_content(views):
     assert torch.equal(view(row), views[0][0])
     assert not torch.equal(view({**row, "caption": "picture zero"}), views[0][0])
     assert not any(map(torch.equal, *views))
-    collator.seed = 8
+    collator.views.seed = 8
     assert not torch.equal(view(row), views[0][0])
 
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Rows: finding, copying, digests, and the form that TRL's collators take."""
+"""Rows: finding images, copying, digests."""
 
-import copy
 import os
 import subprocess
 import sys
@@ -11,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, List, Value
-from datasets import Image as ImageFeature
 from PIL import Image
-from trl.data_utils import prepare_multimodal_messages
 
-from cvreg_trainer.rows import copy_row, find_images, lift_images, replace_images, row_digest
+from cvreg_trainer.rows import copy_row, find_images, replace_images, row_digest
 
 
 RED, BLUE = Image.new("RGB", (4, 3), "red"), Image.new("RGB", (4, 3), "blue")
@@ -58,7 +54,9 @@ def test_arrays_count_as_images_only_by_name_and_form():
     pixels = np.zeros((5, 6, 3), dtype=np.uint8)
     assert find_images({"image": pixels})[0] is pixels
     assert len(find_images({"images": [pixels, pixels[..., 0]]})) == 2
-    assert find_images({"image": pixels.transpose(2, 0, 1).copy(), "images": [pixels.astype(float)]}) == []
+    assert len(find_images({"image": pixels.transpose(2, 0, 1).copy(), "images": [pixels.astype(float)]})) == 2
+    assert len(find_images({"image": torch.zeros(3, 5, 6), "images": [torch.zeros(5, 6, dtype=torch.uint8)]})) == 2
+    assert find_images({"image": torch.zeros(5, 6), "images": [pixels > 0, np.zeros((0, 6, 3))]}) == []
     assert find_images({"mask": pixels}) == []
 
 
@@ -160,54 +158,3 @@ def test_digest_is_the_same_in_another_process_with_another_hash_seed():
     environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == row_digest(row).hex()
-
-
-def test_lifted_messages_are_what_trl_makes_its_own_from():
-    messages = [image_turn(RED, BLUE), {"role": "assistant", "content": [{"type": "text", "text": "x"}]}]
-    before = copy.deepcopy(messages)
-    row = lift_images({"messages": messages, "id": 3})
-    assert row["images"] == [RED, BLUE] and row["images"][0] is RED and row["id"] == 3
-    assert row["messages"][0]["content"][:2] == [{"type": "image"}, {"type": "image"}]
-    assert messages == before
-    assert prepare_multimodal_messages(row["messages"], row["images"]) == messages
-
-
-def test_keys_that_arrow_adds_are_dropped():
-    rows = [{"messages": [image_turn(RED), {"role": "assistant", "content": [{"type": "text", "text": "x"}]}]}]
-    entry = {"type": Value("string"), "text": Value("string"), "image": ImageFeature()}
-    features = Features({"messages": List({"role": Value("string"), "content": List(entry)})})
-    filled = Dataset.from_list(rows, features=features)[0]
-    assert "image" in filled["messages"][0]["content"][1]  # the text entry, too: Arrow gives all the same keys
-    row = lift_images(filled)
-    assert row["messages"][0]["content"] == [{"type": "image"}, {"type": "text", "text": "what is this ?"}]
-    assert [np.asarray(image).tolist() for image in row["images"]] == [np.asarray(RED).tolist()]
-    prepared = prepare_multimodal_messages(row["messages"], row["images"])
-    assert prepared[0]["content"][0]["image"] is row["images"][0]
-
-
-def test_lifting_covers_prompt_and_completion_in_order():
-    row = lift_images({"prompt": [image_turn(RED)], "completion": [{"role": "assistant", "content": "x"}]})
-    assert row["images"] == [RED] and row["completion"] == [{"role": "assistant", "content": "x"}]
-    assert row["prompt"][0]["content"][0] == {"type": "image"}
-
-
-@pytest.mark.parametrize(
-    ("row", "images"),
-    [
-        ({"image": RED, "text": "a"}, [RED]),
-        ({"image": [RED, None], "text": "a"}, [RED]),
-        ({"images": [RED], "image": None, "prompt": "a", "completion": "b"}, [RED]),
-        ({"images": None, "text": "a"}, []),
-        ({"text": "a"}, []),
-    ],
-)
-def test_images_end_up_in_one_list(row, images):
-    lifted = lift_images(row)
-    assert lifted["images"] == images and "image" not in lifted
-    assert {**lifted, "images": 0} == {**{k: v for k, v in row.items() if k != "image"}, "images": 0}
-
-
-def test_own_images_of_a_row_fill_the_placeholders_of_its_messages():
-    messages = [{"role": "user", "content": [{"type": "image", "image": None}, {"type": "text", "text": "a"}]}]
-    row = lift_images({"images": [RED], "messages": messages})
-    assert row["images"] == [RED] and row["messages"][0]["content"][0] == {"type": "image"}

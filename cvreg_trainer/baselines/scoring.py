@@ -18,7 +18,8 @@ from ..collator_encoder_decoder import DataCollatorForEncoderDecoder
 from ..collator_prompt_completion import DataCollatorForPromptCompletion, trl_collates
 from ..generation import _inference_mode, _is_encoder_decoder
 from ..lm_head import decoder_start_token_id
-from ..rows import copy_row, find_images, lift_images
+from ..row_images import lift_images
+from ..rows import copy_row, find_images
 from ..training_data import find_image_token_ids
 
 

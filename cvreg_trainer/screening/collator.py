@@ -7,15 +7,16 @@ data loader worker, and after a resume. Equal rows share their fate.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
+from ..batches import is_pixels, is_visual, same
 from ..perturbations.strong import strong_view
-from ..rows import copy_row, replace_images, row_digest
+from ..random_state import preserve_random_state
+from ..rows import copy_row, row_digest
+from ..seeded_views import SeededViews, has_image, holds_pixels
 
 
 # What the collator adds to a batch, and no model knows
@@ -26,7 +27,8 @@ class DataCollatorForScreening:
     """
     Data collator that adds `row_id` to each batch of another collator, the first 8 bytes of [`row_digest`] as a signed
     integer, and leaves flagged rows out. While `shows_views` is set, images are replaced by strong views of them,
-    which are a function of the seed, the epoch and the row's content.
+    which are a function of the seed, the epoch and the row's content: in the rows, or, where the inner collator takes
+    the pixels from elsewhere (files that it opens, ready tensors), in its batch.
 
     Of a batch of flagged rows only, one row is kept, with no label supervised, since a batch cannot be empty.
 
@@ -39,15 +41,24 @@ class DataCollatorForScreening:
             Seed of the views.
         shows_views (`bool`):
             Whether to begin with strong views.
+        reads_rows (`bool`, *optional*, defaults to `True`):
+            Whether the inner collator makes its pixels of the images in the rows; see [`finds_images_in_rows`].
     """
 
-    def __init__(self, inner: Callable[[list[Any]], Any], capacity: int, seed: int, shows_views: bool) -> None:
+    def __init__(
+        self,
+        inner: Callable[[list[Any]], Any],
+        capacity: int,
+        seed: int,
+        shows_views: bool,
+        reads_rows: bool = True,
+    ) -> None:
         self.inner = inner
-        self.seed = seed
+        self.views = SeededViews(strong_view, seed)
+        self.reads_rows = reads_rows
         # Shared memory: persistent workers keep their copy of this object
         self._flagged = torch.zeros(max(1, capacity), dtype=torch.int64).share_memory_()
         self._count = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._shows_views = torch.tensor(shows_views).share_memory_()
 
     @property
@@ -61,7 +72,7 @@ class DataCollatorForScreening:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose views are drawn; running workers see it too."""
-        self._epoch.fill_(int(epoch))
+        self.views.set_epoch(epoch)
 
     @property
     def flagged(self) -> torch.Tensor:
@@ -87,17 +98,16 @@ class DataCollatorForScreening:
             shape `(B,)`, and `is_early`, bool of shape `(B,)`: whether the batch was made before the cut.
 
         Raises:
-            `ValueError`: if the inner collator makes no labels, or not one row of them for each row.
+            `ValueError`: if the inner collator makes no labels, or not one row of them for each row, or a view is to
+                be made and cannot be.
         """
         rows = list(examples)
         digests = [row_digest(row) for row in rows]
-        ids = torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
+        ids = torch.tensor([row_id(digest) for digest in digests], dtype=torch.int64)
         kept = (~self.is_flagged(ids)).nonzero().flatten().tolist()
         is_empty = not kept
         kept = kept or [0]
-        # Copies: a collator may change its rows, which would be renamed by that
-        show = self._view if self.shows_views else lambda row, _: copy_row(row)
-        batch = dict(self.inner([show(rows[place], digests[place]) for place in kept]))
+        batch = self._collate([rows[place] for place in kept], [digests[place] for place in kept])
         if "labels" not in batch or len(batch["labels"]) != len(kept):
             raise ValueError(
                 f"The data collator made no `labels` with one row for each of its {len(kept)} rows, which screening "
@@ -107,10 +117,68 @@ class DataCollatorForScreening:
             silence_rows(batch, torch.ones(1, dtype=torch.bool))
         return {**batch, "row_id": ids[kept], "is_early": torch.full((len(kept),), self.shows_views)}
 
-    def _view(self, row: Any, digest: bytes) -> Any:
-        state = hashlib.blake2b(f"{self.seed} {int(self._epoch)} ".encode() + digest, digest_size=16).digest()
-        rng = np.random.Generator(np.random.PCG64(int.from_bytes(state, "big")))
-        return replace_images(row, lambda image: strong_view(image, rng))
+    def _collate(self, rows: list[Any], digests: list[bytes]) -> dict[str, Any]:
+        # Copies: a collator may change its rows, which would be renamed by that
+        if not self.shows_views:
+            return dict(self.inner([copy_row(row) for row in rows]))
+        in_row = [self.reads_rows and has_image(row) for row in rows]
+        views = [
+            self.views.of_row(row, digest) if is_here else copy_row(row)
+            for row, digest, is_here in zip(rows, digests, in_row, strict=True)
+        ]
+        batch = dict(self.inner(views))
+        if all(in_row) or not holds_pixels(batch):
+            return batch
+        if any(in_row) and not _is_by_row(batch, len(rows)):
+            return batch  # patches of the rows with an image; the others have none
+        return {**batch, **self.views.of_pixels(batch, digests, [not is_here for is_here in in_row])}
+
+
+def row_id(digest: bytes) -> int:
+    """The name of a row with this digest in a batch: its first 8 bytes as a signed integer."""
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+def _is_by_row(batch: Mapping[str, Any], number: int) -> bool:
+    return all(len(value) == number for key, value in batch.items() if is_pixels(key, value))
+
+
+def finds_images_in_rows(inner: Callable[[list[Any]], Any], rows: Sequence[Any], seed: int = 0) -> bool:
+    """
+    Whether a collator makes its pixels of the images that rows hold; otherwise its batches are what views are made of.
+
+    Args:
+        inner (`Callable[[list], Mapping]`):
+            The collator.
+        rows (`Sequence`):
+            Some rows; they are not changed.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the views that are tried.
+
+    Raises:
+        `ValueError`: if a row has pixels of which no view can be made, neither in the row nor in the batch.
+    """
+    views = SeededViews(strong_view, seed)
+    reads_rows = True
+    for row in rows:
+        digest = row_digest(row)
+        with preserve_random_state():
+            batch = dict(inner([copy_row(row)]))
+        visual = [key for key, value in batch.items() if is_visual(key, value)]
+        if visual and has_image(row):
+            with preserve_random_state():
+                view = dict(inner([views.of_row(row, digest)]))
+            if any(not same(batch[key], view.get(key)) for key in visual):
+                continue
+        if visual:
+            reads_rows = False
+            if not views.of_pixels(batch, [digest]):
+                raise ValueError(
+                    f"The data collator makes `{visual[0]}` from something else than images in the rows, and it does "
+                    "not have the shape of images, so no view of it can be made. Keep PIL images in the rows (in a "
+                    "column `image` or `images`, or inside `messages`) and call the processor in the data collator."
+                )
+    return reads_rows
 
 
 def silence_rows(batch: dict[str, Any], is_silent: torch.Tensor) -> None:

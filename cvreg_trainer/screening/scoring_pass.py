@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import SequentialSampler
 
 from ..random_state import preserve_random_state
-from .collator import SCREENING_KEYS, DataCollatorForScreening
+from ..rows import row_digest
+from .collator import SCREENING_KEYS, DataCollatorForScreening, row_id
 from .token_statistics import TokenStatistics
 
 
@@ -24,7 +26,7 @@ LOADER_OPTIONS = {
 }
 
 
-def score_rows(trainer: Any, dataset: Any, with_views: bool) -> TokenStatistics:
+def score_rows(trainer: Any, dataset: Any, with_views: bool, reads_rows: bool = True) -> TokenStatistics:
     """
     How a trainer's model, as it is, sees some rows.
 
@@ -35,25 +37,55 @@ def score_rows(trainer: Any, dataset: Any, with_views: bool) -> TokenStatistics:
             The rows, map-style or streamed.
         with_views (`bool`):
             Whether to show strong views of the images.
+        reads_rows (`bool`, *optional*, defaults to `True`):
+            Whether these views are made of the images in the rows; see [`finds_images_in_rows`].
 
     Returns:
         [`TokenStatistics`]: all rows in their order, the same on every rank.
+
+    Raises:
+        `ValueError`: if a row's image cannot be read, naming the row.
     """
-    loader = _make_loader(trainer, dataset, with_views)
+    collator = DataCollatorForScreening(trainer.data_collator, 1, trainer.args.seed, with_views, reads_rows)
+    collator.set_epoch(SCORING_EPOCH)
+    loader = _make_loader(trainer, dataset, collator)
     was_training = trainer.model.training
     trainer.model.eval()
     try:
-        with preserve_random_state(), torch.no_grad():
+        with preserve_random_state(), torch.no_grad(), trainer.naming_rows(dataset):
             return TokenStatistics.from_batches(_scored(trainer, loader))
     finally:
         trainer.model.train(was_training)
 
 
-def _make_loader(trainer: Any, dataset: Any, with_views: bool) -> Any:
+def read_row_ids(trainer: Any, dataset: Any) -> np.ndarray:
+    """
+    The names of some rows, by their content as it is now.
+
+    Args:
+        trainer ([`CrossViewDefenseTrainer`]):
+            Trainer in its training loop.
+        dataset:
+            The rows, map-style or streamed.
+
+    Returns:
+        `np.ndarray` of shape `(N,)`, int64: in the order of the rows, the same on every rank.
+    """
+    gather, ids = trainer.accelerator.gather_for_metrics, []
+    with preserve_random_state(), trainer.naming_rows(dataset):
+        for batch in _make_loader(trainer, dataset, _collate_row_ids):
+            ids.append(gather(batch["row_id"].to(trainer.accelerator.device)).cpu().numpy())
+    return np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64)
+
+
+def _collate_row_ids(rows: list[Any]) -> dict[str, torch.Tensor]:
+    return {"row_id": torch.tensor([row_id(row_digest(row)) for row in rows], dtype=torch.int64)}
+
+
+def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any]) -> Any:
     args, inner = vars(trainer.args), trainer.data_collator
     before = {name: args[name] for name in LOADER_OPTIONS}
-    trainer.data_collator = DataCollatorForScreening(inner, 1, args["seed"], shows_views=with_views)
-    trainer.data_collator.set_epoch(SCORING_EPOCH)
+    trainer.data_collator = collator
     args.update(LOADER_OPTIONS)
     try:
         return trainer._get_dataloader(

@@ -18,18 +18,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import has_length
 
 from .._version import __version__
 from ..random_state import preserve_random_state
+from ..rows import row_digest
 from .audit import Audit
-from .collator import DataCollatorForScreening, silence_rows
+from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .make_audit import make_audit
-from .scoring_pass import score_rows
+from .scoring_pass import read_row_ids, score_rows
 from .screen import Screen, screen_rows
 from .token_statistics import TokenStatistics
 
@@ -39,6 +40,13 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "screening.safetensors"
 # Which part of a training the warm-up is: enough for most honest words, too little for a keyword behind a trigger
 WARMUP_SHARE = 1 / 12
+# A share of flagged rows that a person should look at before anything else
+MANY_FLAGGED = 0.05
+NUM_TRIED = 16
+REPEAT_REMEDY = (
+    "The content of a row changes from access to access, so flagged rows could not be recognised. Move random "
+    "augmentation from the data set into the data collator, or set `screening='off'`."
+)
 
 
 class TrainingScreen:
@@ -56,11 +64,44 @@ class TrainingScreen:
         self.warm: TokenStatistics | None = None
         self.screen: Screen | None = None
         self.collator: DataCollatorForScreening | None = None
+        self.reads_rows = True
+        self._is_resumed = False
+        self._sorted_ids: np.ndarray | None = None
+        self._has_warned = False
+
+    def check(self, rows: list[Any]) -> None:
+        """
+        Try what screening will have to do before anything is trained.
+
+        Args:
+            rows (`list`):
+                Some rows, as the collator gets them.
+
+        Raises:
+            `ValueError`: if no strong view of a row's image can be made, or a row differs when it is read again.
+        """
+        self._check_repeats()
+        self.reads_rows = finds_images_in_rows(self.trainer.data_collator, rows, self.trainer.args.seed)
+
+    def _check_repeats(self) -> None:
+        """Rows are recognised by their content; random augmentation in the data set would show first at the cut."""
+        dataset = self.trainer.rows_for_collator()
+        if self._is_streamed:
+            passes = [
+                [(place, row_digest(row)) for place, row in enumerate(dataset.take(NUM_TRIED))] for _ in range(2)
+            ]
+        else:
+            # In turn, not twice over all of them: a data set that keeps its last row is read again then
+            places = np.unique(np.linspace(0, len(dataset) - 1, NUM_TRIED).astype(int)).tolist()
+            passes = [[(place, row_digest(dataset[place])) for place in places] for _ in range(2)]
+        for (place, first), (_, second) in zip(*passes, strict=True):
+            if first != second:
+                raise ValueError(f"Row {place} of `train_dataset` differs when it is read again. {REPEAT_REMEDY}")
 
     def wrap(self, inner: Callable[[list[Any]], Any]) -> DataCollatorForScreening:
         """The collator that leaves out what is flagged, now or later."""
         capacity, seed = self._capacity(), self.trainer.args.seed
-        self.collator = DataCollatorForScreening(inner, capacity, seed, shows_views=self.screen is None)
+        self.collator = DataCollatorForScreening(inner, capacity, seed, self.screen is None, self.reads_rows)
         self.collator.flag(self._flagged_ids())
         return self.collator
 
@@ -98,8 +139,11 @@ class TrainingScreen:
                         "Start the training anew, or set `screening='off'`."
                     )
                 self.base = score_rows(self.trainer, self._rows(), with_views=False)
-            if is_due:
-                self.run()
+        if self._is_resumed:
+            self._check_resumed_rows()
+        self._check_batches(batches)
+        if self.screen is None and is_due:
+            self.run()
         assert self.collator is not None
         for place, batch in enumerate(batches):
             is_early = bool(batch["is_early"].any())
@@ -109,13 +153,49 @@ class TrainingScreen:
                 else:
                     batches[place] = self._collate_again(batch["row_id"])
 
+    def _are_known(self, row_ids: np.ndarray) -> np.ndarray:
+        """Which rows have been scored, bool of the same shape."""
+        if self._sorted_ids is None:
+            scored = self.base if self.warm is None else self.warm
+            assert scored is not None
+            self._sorted_ids = np.unique(scored.row_ids)
+        places = np.searchsorted(self._sorted_ids, row_ids).clip(max=len(self._sorted_ids) - 1)
+        return self._sorted_ids[places] == row_ids
+
+    def _check_resumed_rows(self) -> None:
+        """Rows that were never scored would be trained on unscreened."""
+        self._is_resumed = False
+        ids = read_row_ids(self.trainer, self._rows())
+        num_new = int((~self._are_known(ids)).sum())
+        if num_new:
+            raise ValueError(
+                f"{num_new} of the {len(ids)} rows of `train_dataset` are new: the checkpoint's screening has never "
+                "seen them. Resume with the data that the checkpoint was made with, or start the training anew."
+            )
+
+    def _check_batches(self, batches: list[dict[str, Any]]) -> None:
+        for batch in batches:
+            ids = batch["row_id"]
+            is_new = torch.from_numpy(~self._are_known(ids.cpu().numpy())).to(ids.device)
+            if not is_new.any():
+                continue
+            if not self._is_streamed:
+                raise ValueError(
+                    f"{int(is_new.sum())} of the {len(ids)} rows of a batch are not among those that the base model "
+                    f"was shown. {REPEAT_REMEDY}"
+                )
+            silence_rows(batch, is_new)
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "The stream gives rows that the first look at it did not meet; they are left out of the training."
+                )
+
     def _collate_again(self, row_ids: torch.Tensor) -> dict[str, Any]:
         """The rows of a batch made before the cut, as they are collated since: how far loaders look ahead, which
         depends on workers and micro-batches, then has no influence on the training."""
         assert self.collator is not None and self.warm is not None
-        dataset = self.trainer.train_dataset
-        if isinstance(dataset, Dataset):
-            dataset = self.trainer._remove_unused_columns(dataset, description="Screening")
+        dataset = self.trainer.rows_for_collator()
         places = dict(zip(self.warm.row_ids.tolist(), range(len(self.warm)), strict=True))
         with preserve_random_state():
             batch = self.collator([dataset[places[row_id]] for row_id in row_ids.tolist()])
@@ -124,15 +204,13 @@ class TrainingScreen:
     def run(self) -> Screen:
         """Score all rows with the model as it is, and flag the suspicious ones."""
         assert self.base is not None
-        self.warm = score_rows(self.trainer, self._rows(), with_views=True)
+        self.warm = score_rows(self.trainer, self._rows(), with_views=True, reads_rows=self.reads_rows)
         same_length = len(self.base) == len(self.warm)
         num_changed = int((self.base.row_ids != self.warm.row_ids).sum()) if same_length else len(self.base)
         if num_changed:
             raise ValueError(
                 f"{num_changed} of {len(self.base)} rows that the base model was shown are not in the training set "
-                "any more: the content of a row changes from access to access, so flagged rows could not be "
-                "recognised. Move random augmentation from the data set into the data collator, resume with the data "
-                "the checkpoint was made with, or set `screening='off'`."
+                f"any more. {REPEAT_REMEDY}"
             )
         return self._cut()
 
@@ -150,7 +228,16 @@ class TrainingScreen:
             self.collator.flag(self._flagged_ids())
             self.collator.shows_views = False
         if self.trainer.accelerator.is_main_process:
+            share = float(screen.is_flagged.mean())
             logger.info("Screening left out %d of %d rows.", screen.is_flagged.sum(), len(self.warm))
+            if share > MANY_FLAGGED:
+                logger.warning(
+                    "Screening left out %d of %d rows (%.1f %%). The rule was made on drawn scenes and can leave out "
+                    "honest rows of other data: look at `trainer.audit()` before you trust the model.",
+                    screen.is_flagged.sum(),
+                    len(self.warm),
+                    100 * share,
+                )
             if screen.is_capped:
                 logger.warning(
                     "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were left out. "
@@ -216,6 +303,7 @@ class TrainingScreen:
         path = Path(folder) / STATE_FILE
         if not path.exists():
             return
+        self._is_resumed, self._sorted_ids = True, None
         tensors = load_file(path)
         parts = {name: _with_prefix(tensors, name) for name in ("base", "warm")}
         self.base = TokenStatistics.from_tensors(parts["base"]) if parts["base"] else None

@@ -54,9 +54,36 @@ def test_arrays_stay_arrays(shape):
         assert not np.array_equal(result, pixels)
 
 
-def test_more_than_8_bits_are_refused():
-    with pytest.raises(ValueError, match="mode 'I;16' cannot be edited"):
-        view(Image.new("I;16", (8, 8)))
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "LAB"])
+def test_other_modes_are_edited_in_the_range_that_they_take(mode):
+    shown = np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}.get(mode)
+    if dtype is None:
+        image = Image.frombytes(mode, (48, 40), np.stack([shown] * 3, -1).tobytes())
+    else:
+        shown[0, :2] = 0, 255
+        image = Image.frombytes(mode, (48, 40), (shown.astype(dtype) * 100 + 7).tobytes())
+    result = view(image)
+    assert result.mode == mode and result.size == image.size and result.tobytes() != image.tobytes()
+    if dtype is not None:
+        expected = np.asarray(view(Image.fromarray(shown)), dtype=np.float64) * 100 + 7
+        np.testing.assert_allclose(np.asarray(result, dtype=np.float64), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_arrays_of_any_dtype(dtype, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, channels), dtype=np.uint8)
+    pixels[0, 0], pixels[0, 1] = 0, 255
+    result = view(pixels.astype(dtype) * 3 - 100)
+    assert result.dtype == dtype and result.shape == pixels.shape
+    expected = view(pixels).astype(np.float64) * 3 - 100
+    np.testing.assert_allclose(result.astype(np.float64), expected, atol=1e-3)
+
+
+def test_an_array_of_one_value_stays_near_it():
+    result = view(np.full((40, 48, 3), 0.3, dtype=np.float32))
+    assert np.isfinite(result).all() and np.abs(result - 0.3).max() <= 0.5 and result.std() > 0
 
 
 def test_a_patch_in_the_corner_seldom_survives():

@@ -78,10 +78,10 @@ def test_the_scoring_pass_does_not_disturb_the_training(
     """The same up to the cut as with passes of one row: neither random numbers nor modes nor options leak."""
     passes = []
 
-    def one_row(trainer: Any, dataset: Any, with_views: bool) -> Any:
+    def one_row(trainer: Any, dataset: Any, with_views: bool, **options: Any) -> Any:
         passes.append(with_views)
         random.random(), np.random.random(), torch.rand(1)  # noqa: B018
-        return scoring_pass.score_rows(trainer, dataset, with_views)
+        return scoring_pass.score_rows(trainer, dataset, with_views, **options)
 
     monkeypatch.setattr(training_screen, "score_rows", one_row)
     trainer, _ = train(tmp_path, max_steps=CUT + 2)

@@ -73,8 +73,8 @@ def test_a_torch_data_set(tmp_path: Path) -> None:
 
 
 def test_rows_that_change_from_access_to_access_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"4\d of 48 rows .* changes from access to access.* into the data collator"):
-        make_trainer(tmp_path, dataset=TorchRows(shifts=True)).train()
+    with pytest.raises(ValueError, match="Row 0 of .* differs when it is read again.* into the data collator"):
+        make_trainer(tmp_path, dataset=TorchRows(shifts=True))
 
 
 def streamed() -> IterableDataset:
