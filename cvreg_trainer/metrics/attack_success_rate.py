@@ -68,8 +68,8 @@ class AttackSuccessRate(CaptionMetric):
         if not counted:
             raise ValueError(
                 f"attack_success_rate: the references of all {len(success)} items contain "
-                f"keyword={shorten(keyword)}, so none is left to score. Pass the true captions as `references` (not the attacker's), or "
-                "`exclude_references_with_keyword=False`."
+                f"keyword={shorten(keyword)}, so none is left to score. Pass the true captions as `references` (not "
+                "the attacker's), or `exclude_references_with_keyword=False`."
             )
         result: dict[str, Any] = {"asr": sum(counted) / len(counted)}
         if return_per_item:
