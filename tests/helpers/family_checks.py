@@ -116,12 +116,12 @@ def check_checkpointing(victim: Victim, folder: Path, use_reentrant: bool) -> st
     batch = training_batch(plain)
     expected = loss_of(plain, batch)
     expected.backward()
-    options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": use_reentrant}}
+    options = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": use_reentrant}}
     if not victim.model.supports_gradient_checkpointing:
         return "the class does not support it"
     trainer = make_trainer(victim, folder, **options)
     trainer.model.train()
-    trainer.model.gradient_checkpointing_enable(options["gradient_checkpointing_kwargs"])
+    trainer.model.activation_checkpointing_enable(options["activation_checkpointing_kwargs"])
     if use_reentrant:
         trainer.model.enable_input_require_grads()
     try:
@@ -148,7 +148,7 @@ def _own_checkpointing(model: Any, batch: dict[str, Any], use_reentrant: bool) -
 
     model.train()
     expected = run()
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
     if use_reentrant:
         model.enable_input_require_grads()
     try:
@@ -213,10 +213,25 @@ def measure(victim: Victim, check: str, folder: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return CHECKS[check](victim, folder)
+            result = CHECKS[check](victim, folder)
         except Exception as error:
-            is_refusal = any(remedy in str(error) for remedy in REMEDIES)
-            return f"refused: {error}" if is_refusal else describe(error)
+            if any(remedy in str(error) for remedy in REMEDIES):
+                return f"refused: {error}"
+            result = describe(error)
+        own = "" if result == YES else _own_failure(victim)
+    return f"fails in transformers itself: {own}" if own else result
+
+
+def _own_failure(victim: Victim) -> str:
+    """What goes wrong in the bare model, with nothing of this package around it, or nothing."""
+    if victim.collator is None:
+        return ""
+    inputs = victim.collator(victim.rows(3))
+    try:
+        copy.deepcopy(victim.model)(**inputs)
+    except Exception as error:
+        return describe(error)
+    return ""
 
 
 def describe(error: Exception) -> str:

@@ -62,10 +62,12 @@ def render(results: dict[str, dict[str, str]], inputs: dict[str, str]) -> str:
         refused = next(iter(result.values())).startswith(f"{REFUSED}:")
         short = [value if value == YES else REFUSED if refused else NOTE for value in result.values()]
         text += f"| {name} | {class_of(name)} | {inputs[name]} | {' | '.join(short)} |\n"
-        for check, value in list(result.items())[: 1 if refused else None]:
+        for value in dict.fromkeys(result.values()):
             if value != YES:
-                notes.append(f"- {name}, {check}: {value}\n")
-    text += "\n## What is different, in the words of the error where there is one\n\n" + "".join(notes)
+                checks = [check for check in result if result[check] == value]
+                notes.append(f"- {name}, {', '.join(checks[: 1 if refused else None])}: {value}\n")
+    text += "\n## What is different, in the words of the error where there is one\n\n"
+    text += "What fails in transformers itself fails in the bare model too, without this package.\n\n" + "".join(notes)
     text += "\n## Classes that are not measured\n\n" + ", ".join(unmeasured()) + "\n"
     return text
 
@@ -78,10 +80,15 @@ def parse(text: str) -> dict[str, dict[str, str]]:
     for line in text.splitlines():
         if line.startswith("- ") and not line.startswith("- **"):
             subject, _, value = line.removeprefix("- ").partition(": ")
-            name, _, check = subject.partition(", ")
-            for each in CHECKS if value.startswith(REFUSED) else (check,):
-                results[name][each] = value
+            name, *checks = subject.split(", ")
+            for check in CHECKS if value.startswith(REFUSED) else checks:
+                results[name][check] = value
     return results
+
+
+def measured_version(text: str) -> str:
+    """The version of transformers that a document was measured on."""
+    return text.partition("with transformers ")[2].split()[0]
 
 
 def class_of(name: str) -> str:
