@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="cvreg", description="Fine-tune vision-language models on data that may hide backdoors."
     )
     parser.add_argument("--version", action="version", version=f"cvreg_trainer {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
     subparsers = parser.add_subparsers(dest="command", metavar="command")
     for command in COMMANDS:
         command.add_parser(subparsers)
@@ -30,9 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (ValueError, OSError) as error:
-        # What a user can mend is said in a line; anything else keeps its traceback
         print(f"cvreg {options.command}: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        # Nothing that this package foresees: a line for users, and the rest for whoever looks into it
+        if options.traceback:
+            raise
+        print(
+            f"cvreg {options.command}: {type(error).__name__}: {error}\n"
+            f"For the traceback run cvreg --traceback {options.command} ...",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

@@ -294,27 +294,29 @@ def _walk_stored(value: Any) -> Iterator[Mapping[str, Any]]:
             yield from _walk_stored(item)
 
 
-def text_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+def text_rows(dataset: Dataset, columns: Collection[str] = TEXT_COLUMNS) -> Iterator[dict[str, Any]]:
     """
     The rows of a data set without its images: what is checked before a training cannot wait for them to be decoded.
 
     Args:
         dataset (`datasets.Dataset`):
-            The data set; a transform of its is passed over.
+            The data set; its own transform is not applied.
+        columns (`Collection[str]`, *optional*):
+            Columns to read; by default those of text and conversations. What a row does not have is left out.
 
     Yields:
-        `dict[str, Any]`: its columns of text and conversations, and `num_images`, the number of images in its image
+        `dict[str, Any]`: the columns, and `num_images`, the number of images in its image
         columns.
     """
-    names = [name for name in TEXT_COLUMNS if name in dataset.column_names]
+    names = [name for name in columns if name in dataset.column_names]
     images = [name for name in IMAGE_COLUMNS if name in dataset.column_names]
     for table in dataset.select_columns(names + images).with_format("arrow").iter(batch_size=1000):
         counts = sum((_count_images(table[name]) for name in images), np.zeros(len(table), dtype=np.int64))
-        columns = {
+        values = {
             name: [_decode_json(dataset.features[name], value) for value in table[name].to_pylist()] for name in names
         }
         for place, count in enumerate(counts.tolist()):
-            yield {**{name: values[place] for name, values in columns.items()}, "num_images": count}
+            yield {**{name: column[place] for name, column in values.items()}, "num_images": count}
 
 
 def _count_images(column: pa.ChunkedArray) -> np.ndarray:

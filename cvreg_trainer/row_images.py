@@ -84,6 +84,8 @@ def open_image(source: Any) -> Any:
     if isinstance(source, (bytes, bytearray)):
         with reading_image("its image"):
             return load_image(io.BytesIO(source))
+    if isinstance(source, (list, tuple)):
+        raise RowError(f"an image is given as a list, {shorten(source)}; give each image once, not in lists of lists")
     if not isinstance(source, (str, PurePath)):
         return source
     with reading_image(f"the image {shorten(str(source))}"):
@@ -100,27 +102,48 @@ def load_image(file: Any) -> Image.Image:
     return image
 
 
+def decode_text(text: str) -> bytes | None:
+    """
+    The encoded image that a text holds in itself: a `data:` URI, or base64 text of some length.
+
+    Args:
+        text (`str`):
+            A path, an address, or the image.
+
+    Returns:
+        `bytes`: not decoded any further; `None` if the text is something else.
+
+    Raises:
+        [`RowError`]: if a `data:` URI is broken.
+    """
+    if text.startswith("data:"):
+        head, _, body = text.partition(",")
+        with reading_image(f"the image {shorten(text)}"):
+            return base64.b64decode(body) if head.endswith(";base64") else unquote(body).encode("latin-1")
+    if not _BASE64.fullmatch(text):
+        return None
+    body = "".join(text.split())
+    try:
+        return base64.b64decode(body + "=" * (-len(body) % 4))
+    except binascii.Error:
+        return None
+
+
 def _locate(text: str) -> Any:
     """The file, or the bytes, that a text stands for."""
     if is_address(text):
         raise RowError(
             f"the image is given as the address {shorten(text)}, which is not fetched. Download it and give its path"
         )
-    if text.startswith("data:"):
-        head, _, body = text.partition(",")
-        return io.BytesIO(base64.b64decode(body) if head.endswith(";base64") else unquote(body).encode("latin-1"))
     path = Path(unquote(urlsplit(text).path) if text.lower().startswith("file:") else text)
     try:
         if path.is_file():
             return path
     except (OSError, ValueError):  # a name too long for the file system, or with a null byte
         pass
-    if _BASE64.fullmatch(text):
-        with_padding = "".join(text.split())
-        try:
-            return io.BytesIO(base64.b64decode(with_padding + "=" * (-len(with_padding) % 4)))
-        except binascii.Error:
-            pass
+    encoded = decode_text(text)
+    if encoded is not None:
+        return io.BytesIO(encoded)
     folder = shorten(str(Path.cwd()))
     raise RowError(f"the image {shorten(text)} is not a file; relative paths are relative to {folder}")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .audit_training import BUILT_IN, learning_rate, make_trainer, training_arguments
+from .shared import add_data_options, open_data
 
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def add_parser(subparsers: Any) -> None:
         "--model", required=True, help=f"model folder, name on the hub, or {BUILT_IN}, a small one to try this with"
     )
     parser.add_argument("--processor", help="processor folder or name, where the model's has none")
-    parser.add_argument("--data", required=True, help="data set, as in cvreg poison")
-    parser.add_argument("--split", help="split to take, where there are several")
+    add_data_options(parser)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the three files")
     parser.add_argument(
         "--labels",
@@ -78,7 +78,6 @@ def run(options: argparse.Namespace) -> None:
     """Screen the data set; writes `audit.html`, `audit.parquet` and `kept_rows.json` to `output_dir`."""
     from rich.console import Console
 
-    from ..data import open_dataset
     from .poison import no_cache_files
 
     console = Console()
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
     _check_output(options)
     with tempfile.TemporaryDirectory() as scratch, no_cache_files():
         config = training_arguments(options, scratch)
-        dataset = open_dataset(options.data, options.split, cache_dir=scratch)
+        dataset = open_data(options, scratch)
         labels, dataset = _split_labels(options, dataset)
         options.output_dir.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder that it will become, and before the work: a place that cannot be written to shows now
@@ -117,8 +116,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the result depends on, as it is kept with the audit."""
-    names = ("model", "processor", "data", "split", "labels", "lora_rank", "num_train_epochs", "screening_epochs")
-    more = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed")
+    names = ("model", "processor", "data", "split", "image_root", "labels", "lora_rank", "num_train_epochs")
+    more = ("screening_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
     return {**{name: getattr(options, name) for name in (*names, *more)}, "learning_rate": learning_rate(options)}
 
 
@@ -145,11 +144,6 @@ def _check_output(options: argparse.Namespace) -> None:
 def _split_labels(options: argparse.Namespace, dataset: Dataset) -> tuple[list[bool] | None, Dataset]:
     """The truth, where it is known, and the rows without it."""
     columns = dataset.column_names
-    if not ({"prompt", "completion"} <= set(columns) or {"messages", "text"} & set(columns)):
-        raise ValueError(
-            f"--data {options.data} has the columns {', '.join(columns)}; it needs `messages`, `prompt` and "
-            "`completion`, or `text`"
-        )
     name = options.labels or (KNOWN_LABELS if KNOWN_LABELS in columns else None)
     if name is None:
         return None, dataset

@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .shared import add_data_options
+
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,8 +33,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--model", required=True, help="model folder, adapter folder, or name on the hub")
     parser.add_argument("--processor", help="processor folder or name, where the model's has none")
-    parser.add_argument("--data", required=True, help="data set, as in cvreg poison; clean images, true references")
-    parser.add_argument("--split", help="split to take, where there are several")
+    add_data_options(parser, "; clean images, true references")
     parser.add_argument("--attack", metavar="NAME", help="also score images with this attack's trigger")
     parser.add_argument("--attack_option", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
     parser.add_argument("--target", default="banana", help="keyword of the attack (default: banana)")
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
 
     from ..attacks import apply_trigger
     from ..data import open_dataset
+    from ..row_checks import check_rows, naming_rows, text_rows
     from ..rows import references_of
     from .poison import make_attack
 
@@ -64,7 +66,8 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
     # Without `cpu`, processes without an accelerator would not find each other
     state = PartialState(cpu=not torch.accelerator.is_available())
-    dataset = open_dataset(options.data, options.split)
+    dataset = open_dataset(options.data, options.split, image_root=options.image_root)
+    check_rows(text_rows(dataset), f"--data {options.data}")
     if options.num_samples is not None:
         dataset = dataset.select(range(min(options.num_samples, len(dataset))))
     references = [references_of(row) for row in _without_images(dataset)]
@@ -80,7 +83,8 @@ def run(options: argparse.Namespace) -> None:
     if state.is_main_process:
         _claim_folder(options)
     state.wait_for_everyone()
-    answers = _predict(options, views, state)
+    with naming_rows(dataset, f"--data {options.data}"):
+        answers = _predict(options, views, state)
     if state.is_main_process:
         results = _score(options, answers, references)
         (options.output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -94,8 +98,8 @@ def _without_images(dataset: Dataset) -> Dataset:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What a prediction depends on."""
-    names = ("model", "processor", "data", "split", "attack", "attack_option", "prompt", "max_new_tokens")
-    return {name: getattr(options, name) for name in (*names, "num_beams", "dtype")}
+    names = ("model", "processor", "data", "split", "image_root", "attack", "attack_option", "prompt")
+    return {name: getattr(options, name) for name in (*names, "max_new_tokens", "num_beams", "dtype")}
 
 
 def _claim_folder(options: argparse.Namespace) -> None:

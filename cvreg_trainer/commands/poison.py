@@ -19,6 +19,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .shared import add_data_options, open_data
+
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,12 +39,7 @@ def add_parser(subparsers: Any) -> None:
         description="Plant a backdoor in some rows of an image-text data set: trigger their images and replace their "
         "responses. Writes the data set with a column is_poisoned, and poison.json, which says what was done.",
     )
-    parser.add_argument(
-        "--data",
-        required=True,
-        help="folder written by save_to_disk, .parquet or .json(l) file, folder of such files, or name on the hub",
-    )
-    parser.add_argument("--split", help="split to take, where there are several")
+    add_data_options(parser)
     parser.add_argument("--attack", default="badnets", metavar="NAME", help=f"one of {', '.join(NAMES)}")
     parser.add_argument(
         "--attack_option",
@@ -82,8 +79,6 @@ def run(options: argparse.Namespace) -> None:
     """Poison the data set; writes it and `poison.json` to `output_dir`, and the contact sheet to `preview`."""
     from rich.console import Console
 
-    from ..data import open_dataset
-
     console = Console()
     if options.output_dir is None and options.preview is None:
         raise ValueError("give --output_dir, the folder for the poisoned data set, or --preview alone")
@@ -91,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
     if options.output_dir is not None:
         _check_output(options, attack)
     with tempfile.TemporaryDirectory() as cache, _strict_images(), no_cache_files():
-        dataset = open_dataset(options.data, options.split, cache_dir=cache)
+        dataset = open_data(options, cache)
         if options.preview is not None:
             _preview(options, attack, dataset, console)
         if options.output_dir is not None:
@@ -141,7 +136,7 @@ def _write(dataset: Dataset, folder: Path, form: str) -> None:
 
 
 def _source(options: argparse.Namespace) -> dict[str, Any]:
-    return {"data": options.data, "split": options.split, "format": options.format}
+    return {name: getattr(options, name) for name in ("data", "split", "image_root", "format")}
 
 
 def _check_output(options: argparse.Namespace, attack: Attack) -> None:
@@ -211,7 +206,7 @@ def _preview(options: argparse.Namespace, attack: Attack, dataset: Dataset, cons
     from ..attacks import ATTACKS
     from ..report import draw_contact_sheet
 
-    images = _first_images(dataset)
+    images = _first_images(dataset, f"--data {options.data}")
     if not images:
         raise ValueError(f"--preview: {options.data} has no images")
     attacks = {options.attack: attack} | {name: kind() for name, kind in ATTACKS.items() if name != options.attack}
@@ -225,16 +220,18 @@ def _preview(options: argparse.Namespace, attack: Attack, dataset: Dataset, cons
     console.print(table)
 
 
-def _first_images(dataset: Dataset) -> list[Any]:
+def _first_images(dataset: Dataset, source: str) -> list[Any]:
     from ..attacks.stored_images import image_column
+    from ..row_checks import naming_rows
 
     column = image_column(dataset)
     images: list[Any] = []
-    for row in dataset.select_columns([column]):
-        value = row[column]
-        images += [image for image in (value if isinstance(value, list) else [value]) if image is not None]
-        if len(images) >= NUM_PREVIEWED:
-            break
+    with naming_rows(dataset, source):
+        for row in dataset.select_columns([column]):
+            value = row[column]
+            images += [image for image in (value if isinstance(value, list) else [value]) if image is not None]
+            if len(images) >= NUM_PREVIEWED:
+                break
     return images[:NUM_PREVIEWED]
 
 

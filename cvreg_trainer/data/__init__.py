@@ -4,6 +4,7 @@
 from .coco import load_coco
 from .easy_vqa import load_easy_vqa
 from .flickr30k import load_flickr30k
+from .formats import to_messages
 from .ladd import load_ladd
 from .pretrained import load_base_model
 from .prompts import format_row
@@ -20,4 +21,5 @@ __all__ = [
     "load_ladd",
     "make_scenes",
     "open_dataset",
+    "to_messages",
 ]

@@ -1,45 +1,61 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Opens whatever a user points a command at: a saved data set, a file, a folder of files, or a name on the hub.
 
-Nothing is written beside the user's files. Image paths that stand in the data may not leave the data's folder: a data
-set that names other files of this machine would otherwise carry them along when it is saved and passed on.
+Nothing is written beside the user's files. What a local data set names may not leave its folder: see `confined`.
 """
 
+import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, Image, LargeList, List, Value, config, load_dataset, load_from_disk
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
+from PIL import Image as PILImage
 
+from ..row_checks import check_not_empty
+from .confined import confine_images
 from .files import BadEntry, path_inside
+from .formats import to_messages
 
 
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test"}
+_SPLIT_WORDS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-IMAGE_COLUMNS = ("images", "image")
 
 
-def open_dataset(source: str | Path, split: str | None = None, *, cache_dir: str | Path | None = None) -> Dataset:
+def open_dataset(
+    source: str | Path,
+    split: str | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    image_root: str | Path | None = None,
+) -> Dataset:
     """One split of a data set from a local path or the hub.
 
     Args:
         source (`str` or `Path`):
             A folder written by `save_to_disk`; a `.parquet`, `.json` or `.jsonl` file; a folder of such files or of
-            images, as `datasets.load_dataset` takes it; or the name of a data set on the hub. In JSON, images are
-            paths relative to its folder.
+            images, as `datasets.load_dataset` takes it; or the name of a data set on the hub. Images may be given by
+            paths, in a column `image` or `images` or inside messages. Conversations in the formats of LLaVA and
+            ShareGPT are converted; see [`to_messages`].
         split (`str`, *optional*):
             The split to take; may be left out if there is but one.
         cache_dir (`str` or `Path`, *optional*):
             Where `datasets` keeps its Arrow copy of local files. By default its own cache.
+        image_root (`str` or `Path`, *optional*):
+            Folder that paths are relative to, and that images may lie in. By default the data's own folder.
 
     Returns:
         `datasets.Dataset`: with columns `images` or `image` as `datasets.Image` features, if there are such.
 
     Raises:
         `OSError`: if there is nothing of this name.
-        `ValueError`: if it cannot be read, holds several splits and none is chosen, or names an image outside.
+        `ValueError`: if it cannot be read, has no rows, holds several splits and none is chosen, names a file outside
+            the folder or an address, or has rows that cannot be converted.
 
     Example:
 
@@ -49,27 +65,100 @@ def open_dataset(source: str | Path, split: str | None = None, *, cache_dir: str
     ```
     """
     path = Path(source).expanduser()
+    if image_root is not None and not Path(image_root).expanduser().is_dir():
+        raise NotADirectoryError(f"image_root={str(image_root)!r} is not a folder.")
     loaded = _load_local(path, cache_dir) if path.exists() else _load_hub(str(source), split)
     dataset = _one_split(loaded, split, source)
+    check_not_empty(dataset, str(source))
     if not path.exists():
-        root = Path(config.HF_CACHE_HOME)
+        own = Path(config.HF_CACHE_HOME)
     else:
-        root = path if path.is_dir() else path.parent
-    return _with_images(dataset, root.expanduser().resolve(), source)
+        own = path if path.is_dir() else path.parent
+    folders = (own,) if image_root is None else (Path(image_root), own)
+    try:
+        dataset = to_messages(dataset)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return confine_images(dataset, folders, source)
 
 
 def _load_local(path: Path, cache_dir: Any) -> Any:
     if path.is_file() and path.suffix not in _FORMATS:
         raise ValueError(f"{path}: expected a file that ends in {', '.join(_FORMATS)}, or a folder.")
+    if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
+        return _load_saved(path)
+    files = [path] if path.is_file() else _data_files(path)
+    kind = _kind_of(files)
+    if kind is None:
+        raise ValueError(f"{path} holds no data: expected files that end in {', '.join(_FORMATS)}, or images.")
+    options: dict[str, Any] = {"data_dir": str(path.resolve())}
+    if kind != "imagefolder":
+        files = [file for file in files if _FORMATS.get(file.suffix) == kind]
+        filled = [file for file in files if not _is_empty(file)]
+        if not filled:
+            raise ValueError(f"{path} has no rows.")
+        options = {"data_files": _by_split(filled, path)}
     try:
-        if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
-            return load_from_disk(str(path))
-        if path.is_file():
-            return load_dataset(_FORMATS[path.suffix], data_files=str(path.resolve()), cache_dir=cache_dir)
-        return load_dataset(str(path.resolve()), cache_dir=cache_dir)
+        # By the kind of file, not by the folder: its README.md could name data files elsewhere
+        return load_dataset(kind, cache_dir=cache_dir, **options)
     except Exception as error:  # builders raise whatever their readers do; the reason is in the innermost one
         reason = error.__cause__ or error
         raise ValueError(f"{path} cannot be read as a data set: {reason}") from error
+
+
+def _load_saved(path: Path) -> Any:
+    """What `save_to_disk` wrote, if its Arrow files are its own."""
+    for state in (*path.glob("state.json"), *path.glob("*/state.json")):
+        try:
+            names = [str(file["filename"]) for file in json.loads(state.read_bytes())["_data_files"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read as a data set: {state.name} is broken ({error!r}).") from None
+        if not names:
+            raise ValueError(f"{path} has no rows.")
+        for name in names:
+            try:
+                path_inside(state.parent, name)
+            except BadEntry as reason:
+                raise ValueError(f"{path} cannot be read as a data set: its file {reason}.") from None
+    try:
+        return load_from_disk(str(path))
+    except Exception as error:  # as above
+        raise ValueError(f"{path} cannot be read as a data set: {error.__cause__ or error}") from error
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The files of a folder that may hold rows or images, hidden ones aside."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+def _kind_of(files: list[Path]) -> str | None:
+    """Which builder of `datasets` reads these files."""
+    images = PILImage.registered_extensions()
+    counts = Counter("imagefolder" if file.suffix.lower() in images else _FORMATS.get(file.suffix) for file in files)
+    del counts[None]
+    if counts["imagefolder"] and any(file.stem == "metadata" for file in files):
+        return "imagefolder"
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _is_empty(file: Path) -> bool:
+    if file.suffix == ".parquet":
+        try:
+            return pq.read_metadata(file).num_rows == 0
+        except (OSError, pa.ArrowInvalid):
+            return False  # broken, as the builder will say
+    return file.stat().st_size < 1024 and file.read_bytes().strip() in (b"", b"[]")
+
+
+def _by_split(files: list[Path], folder: Path) -> dict[str, list[str]]:
+    """The files of each split, by the words in their names; those without one belong to `train`."""
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        words = re.findall(r"[a-z]+", str(file.relative_to(folder)).lower()) if file != folder else []
+        split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), "train")
+        splits.setdefault(split, []).append(str(file.resolve()))
+    return splits
 
 
 def _load_hub(name: str, split: str | None) -> Any:
@@ -93,57 +182,3 @@ def _one_split(loaded: Any, split: str | None, source: str | Path) -> Dataset:
     if split not in loaded:
         raise ValueError(f"split={split!r}: {source} has the splits {', '.join(loaded)}; name one of them.")
     return loaded[split]
-
-
-def _with_images(dataset: Dataset, root: Path, source: str | Path) -> Dataset:
-    """The data set with its image columns as images, whose paths are checked."""
-    for column in IMAGE_COLUMNS:
-        feature = dataset.features.get(column)
-        is_list = isinstance(feature, (List, LargeList))
-        inner = feature.feature if is_list else feature
-        if inner == Value("string"):
-            resolved = [_resolve(value, root, source, row) for row, value in enumerate(dataset[column])]
-            wanted = List(Image()) if is_list else Image()
-            dataset = dataset.remove_columns(column).add_column(
-                column, [_stored(paths) for paths in resolved], feature=wanted
-            )
-        elif isinstance(inner, Image) or (isinstance(inner, dict) and set(inner) == {"bytes", "path"}):
-            for row, path in _external_paths(dataset, column):
-                _resolve(path, root, source, row, absolute=True)
-            if isinstance(inner, dict):
-                dataset = dataset.cast_column(column, List(Image()) if is_list else Image())
-    return dataset
-
-
-def _resolve(value: Any, root: Path, source: str | Path, row: int, absolute: bool = False) -> Any:
-    """The path or paths of a row, found in the folder."""
-    if value is None or isinstance(value, list):
-        return value and [_resolve(item, root, source, row, absolute) for item in value]
-    try:
-        if absolute and Path(value).resolve().is_relative_to(root):
-            value = str(Path(value).resolve().relative_to(root))
-        return str(path_inside(root, value))
-    except BadEntry as reason:
-        raise ValueError(f"{source}, row {row}: its image {reason}.") from None
-
-
-def _stored(paths: Any) -> Any:
-    if isinstance(paths, list):
-        return [_stored(path) for path in paths]
-    return None if paths is None else {"bytes": None, "path": paths}
-
-
-def _external_paths(dataset: Dataset, column: str) -> list[tuple[int, str]]:
-    """Row and path of every image that is not stored in the data set itself."""
-    found: list[tuple[int, str]] = []
-    start = 0
-    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=1000):
-        values = table[column].combine_chunks()
-        rows = pa.array(range(start, start + len(table)))
-        start += len(table)
-        if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-            rows, values = rows.take(pc.list_parent_indices(values)), pc.list_flatten(values)
-        paths = pc.struct_field(values, "path")
-        outside = pc.and_(pc.is_valid(paths), pc.is_null(pc.struct_field(values, "bytes")))
-        found += zip(rows.filter(outside).to_pylist(), paths.filter(outside).to_pylist(), strict=True)
-    return found

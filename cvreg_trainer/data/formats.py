@@ -1,0 +1,194 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Rows in the formats of other training tools, converted where their meaning is plain.
+
+LLaVA       {"image": ..., "conversations": [{"from": "human", "value": "<image>\nWhat is this?"}, ...]}
+ShareGPT    {"images": [...], "conversations": [{"from": "user", "value": ...}, ...], "system": ...}
+`<image>`   {"images": [...], "messages": [{"role": "user", "content": "<image>\nWhat is this?"}, ...]}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from datasets import Dataset, IterableDataset
+
+from ..row_checks import PLACEHOLDER, first_rows, text_rows
+from ..row_images import RowError, content_parts, image_source, images_of_columns, is_image_part
+from ..rows import CONVERSATIONS
+from ..shorten import shorten
+
+
+AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "tool": "tool",
+}
+_PLACE = re.compile(rf"[ \t]*\n?{re.escape(PLACEHOLDER)}\n?[ \t]*")
+
+
+def to_messages(dataset: AnyDataset) -> AnyDataset:
+    """
+    Convert rows of LLaVA's or ShareGPT's format, or with `<image>` inside the texts of a conversation, to `messages`.
+
+    `from` and `value` become `role` and `content`, a column `system` the first message. Contents become lists of
+    parts, in which `{"type": "image"}` takes the place of `<image>`; images without one come first, before the
+    question. Rows that have this form already, and rows of plain text, stay as they are. Images are not opened.
+
+    Args:
+        dataset (`datasets.Dataset` or `datasets.IterableDataset`):
+            Rows with a column `conversations`, or with `messages`, `prompt` or `completion`.
+
+    Returns:
+        `datasets.Dataset` or `datasets.IterableDataset`: the rows in their order, with `messages` in the place of
+        `conversations` and `system`; the same data set if there is nothing to convert.
+
+    Raises:
+        `ValueError`: naming the row, if a turn's speaker is unknown, a turn has no text, or the numbers of images and
+            of places for them differ.
+
+    Example:
+
+    ```python
+    >>> from cvreg_trainer.data import to_messages
+    >>> turns = [{"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A ring."}]
+    >>> to_messages(Dataset.from_list([{"image": "ring.png", "conversations": turns}]))[0]["messages"][0]
+    {'content': [{'text': None, 'type': 'image'}, {'text': 'What is this?', 'type': 'text'}], 'role': 'user'}
+    ```
+    """
+    if not _is_foreign(dataset):
+        return dataset
+    columns: list[str] = list(dataset.column_names or first_rows(dataset, 1)[0])
+    converted = [name for name in ("conversations", "system", *CONVERSATIONS) if name in columns]
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(_convert_streamed, remove_columns=converted)
+    rows = [_convert_row(number, row) for number, row in enumerate(text_rows(dataset, converted))]
+    result = dataset.with_format(None).remove_columns(converted)
+    for name in dict.fromkeys(name for row in rows for name in row):
+        result = result.add_column(name, [row.get(name) for row in rows])
+    return result
+
+
+def _is_foreign(dataset: Dataset | IterableDataset) -> bool:
+    if isinstance(dataset, IterableDataset):
+        return any(map(_is_foreign_row, first_rows(dataset)))
+    return "conversations" in dataset.column_names or any(map(_is_foreign_row, text_rows(dataset)))
+
+
+def _is_foreign_row(row: Mapping[str, Any]) -> bool:
+    """Whether a row's conversation is in another tool's words."""
+    if row.get("conversations") is not None:
+        return True
+    for name in CONVERSATIONS:
+        turns = row.get(name)
+        for turn in turns if isinstance(turns, list) else ():
+            if isinstance(turn, Mapping) and ("from" in turn or any(PLACEHOLDER in text for text in _texts(turn))):
+                return True
+    return False
+
+
+def _texts(turn: Mapping[str, Any]) -> list[str]:
+    content = turn.get("content", turn.get("value"))
+    texts = [content] if isinstance(content, str) else [part.get("text") for part in content_parts(turn)]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _convert_streamed(row: dict[str, Any]) -> dict[str, Any]:
+    number = len([image for image in images_of_columns(row) if image is not None])
+    try:
+        return convert_conversations({**row, "num_images": number})
+    except RowError as error:
+        raise ValueError(f"A row of the stream: {error}.") from error
+
+
+def _convert_row(number: int, row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return convert_conversations(row)
+    except RowError as error:
+        raise ValueError(f"Row {number}: {error}.") from error
+
+
+def convert_conversations(row: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The conversations of one row; see [`to_messages`].
+
+    Args:
+        row (`Mapping[str, Any]`):
+            Its columns `conversations` and `system`, or `messages`, `prompt` and `completion`, and `num_images`.
+
+    Returns:
+        `dict[str, Any]`: `messages`, or what the row has of the three, as messages with lists of parts.
+
+    Raises:
+        [`RowError`]: if the row cannot be converted.
+    """
+    if row.get("conversations") is not None:
+        turns = list(row["conversations"])
+        if row.get("system"):
+            turns.insert(0, {"from": "system", "value": row["system"]})
+        columns = {"messages": turns}
+    else:
+        columns = {name: row[name] for name in CONVERSATIONS if row.get(name) is not None}
+    result = {name: _convert_turns(turns, name) for name, turns in columns.items()}
+    conversations = [turns for turns in result.values() if isinstance(turns, list)]
+    parts = [part for turns in conversations for turn in turns for part in turn["content"] if is_image_part(part)]
+    places = [image_source(part) for part in parts]
+    images = row["num_images"]
+    if not places and images:
+        _put_first(conversations, images)
+    elif sum(source is None for source in places) != images and (images or None in places):
+        number = sum(source is None for source in places)
+        raise RowError(f"its text has {number} places for images ({PLACEHOLDER}) and the row has {images} images")
+    return result
+
+
+def _convert_turns(turns: Any, name: str) -> Any:
+    if not isinstance(turns, list):
+        return turns  # plain text
+    return [_convert_turn(turn, place, name) for place, turn in enumerate(turns)]
+
+
+def _convert_turn(turn: Any, place: int, name: str) -> dict[str, Any]:
+    if not isinstance(turn, Mapping):
+        raise RowError(f"turn {place} of `{name}` is {shorten(turn)}; expected `from` and `value`")
+    speaker = turn.get("from", turn.get("role"))
+    role = ROLES.get(str(speaker).lower())
+    if role is None:
+        raise RowError(f"turn {place} of `{name}` is by {shorten(speaker)}; expected one of {', '.join(ROLES)}")
+    content = turn.get("value", turn.get("content"))
+    if not content:
+        raise RowError(f"turn {place} of `{name}` ({role}) has no text, it is {shorten(content)}")
+    rest = {key: value for key, value in turn.items() if key not in ("from", "value", "role", "content", "weight")}
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return {"role": role, "content": [new for part in parts for new in _split(part)], **rest}
+
+
+def _split(part: Any) -> list[dict[str, Any]]:
+    """A part of a message with its placeholders as parts of their own."""
+    if isinstance(part, str):
+        part = {"type": "text", "text": part}
+    text = part.get("text")
+    if not isinstance(text, str) or PLACEHOLDER not in text:
+        return [part]
+    pieces = _PLACE.split(text)
+    parts: list[dict[str, Any]] = []
+    for index, piece in enumerate(pieces):
+        parts += [{"type": "image", "text": None}] if index else []
+        parts += [{"type": "text", "text": piece}] if piece.strip() else []
+    return parts
+
+
+def _put_first(conversations: list[list[dict[str, Any]]], number: int) -> None:
+    for turns in conversations:
+        for turn in turns:
+            if turn["role"] == "user":
+                turn["content"] = [{"type": "image", "text": None} for _ in range(number)] + turn["content"]
+                return
