@@ -22,6 +22,7 @@ from ..row_images import SOURCE_KEYS, RowError, content_parts, decode_text, is_a
 from ..rows import CONVERSATIONS, IMAGE_COLUMNS
 from ..shorten import shorten
 from .files import BadEntry, path_inside
+from .formats import replace_columns
 
 
 # Under these keys a chat template opens what a part of a message names
@@ -152,7 +153,7 @@ def _with_resolved_parts(dataset: Dataset, column: str, ground: _Ground) -> Data
         resolved = [_resolve_turn(turn, row, column, ground) for turn in value] if isinstance(value, list) else value
         has_changed |= resolved != value
         values.append(resolved)
-    return dataset.remove_columns(column).add_column(column, values) if has_changed else dataset
+    return replace_columns(dataset, [column], {column: values}) if has_changed else dataset
 
 
 def _resolve_turn(turn: Any, row: int, column: str, ground: _Ground) -> Any:

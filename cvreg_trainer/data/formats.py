@@ -9,7 +9,7 @@ ShareGPT    {"images": [...], "conversations": [{"from": "user", "value": ...}, 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from datasets import Dataset, IterableDataset
@@ -66,15 +66,31 @@ def to_messages(dataset: AnyDataset) -> AnyDataset:
     """
     if not _is_foreign(dataset):
         return dataset
-    columns: list[str] = list(dataset.column_names or first_rows(dataset, 1)[0])
-    converted = [name for name in ("conversations", "system", *CONVERSATIONS) if name in columns]
+    given: list[str] = list(dataset.column_names or first_rows(dataset, 1)[0])
+    converted = [name for name in ("conversations", "system", *CONVERSATIONS) if name in given]
     if isinstance(dataset, IterableDataset):
         return dataset.map(_convert_streamed, remove_columns=converted)
     rows = [_convert_row(number, row) for number, row in enumerate(text_rows(dataset, converted))]
-    result = dataset.with_format(None).remove_columns(converted)
-    for name in dict.fromkeys(name for row in rows for name in row):
-        result = result.add_column(name, [row.get(name) for row in rows])
-    return result
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return replace_columns(dataset.with_format(None), converted, columns)
+
+
+def replace_columns(dataset: Dataset, old: Collection[str], new: Mapping[str, list[Any]]) -> Dataset:
+    """
+    The data set with some columns in the place of others, which may be all of its columns.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The data set.
+        old (`Collection[str]`):
+            Columns to leave out.
+        new (`Mapping[str, list]`):
+            Values of the new columns, in memory.
+    """
+    for name, values in new.items():
+        dataset = dataset.add_column(f"new {name}", values)
+    return dataset.remove_columns(list(old)).rename_columns({f"new {name}": name for name in new})
 
 
 def _is_foreign(dataset: Dataset | IterableDataset) -> bool:

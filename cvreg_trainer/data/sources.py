@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
 from PIL import Image as PILImage
 
 from ..row_checks import check_not_empty
+from ..shorten import shorten
 from .confined import confine_images
 from .files import BadEntry, path_inside
 from .formats import to_messages
@@ -97,13 +98,17 @@ def _load_local(path: Path, cache_dir: Any) -> Any:
         filled = [file for file in files if not _is_empty(file)]
         if not filled:
             raise ValueError(f"{path} has no rows.")
+        for file in filled:
+            _check_json(file)
         options = {"data_files": _by_split(filled, path)}
     try:
         # By the kind of file, not by the folder: its README.md could name data files elsewhere
         return load_dataset(kind, cache_dir=cache_dir, **options)
     except Exception as error:  # builders raise whatever their readers do; the reason is in the innermost one
         reason = error.__cause__ or error
-        raise ValueError(f"{path} cannot be read as a data set: {reason}") from error
+        if "corresponds to no data" in str(reason):
+            raise ValueError(f"{path} has no rows.") from error
+        raise ValueError(f"{path} cannot be read as a data set: {shorten(str(reason), 500)}") from error
 
 
 def _load_saved(path: Path) -> Any:
@@ -149,6 +154,17 @@ def _is_empty(file: Path) -> bool:
         except (OSError, pa.ArrowInvalid):
             return False  # broken, as the builder will say
     return file.stat().st_size < 1024 and file.read_bytes().strip() in (b"", b"[]")
+
+
+def _check_json(file: Path) -> None:
+    """Arrow's reader of JSON does not survive a `null` in the place of the first row."""
+    if file.suffix == ".parquet":
+        return
+    with file.open("rb") as content:
+        start = content.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+    first = start[1:].lstrip() if start.startswith(b"[") else start
+    if first[:1] not in (b"{", b"]", b""):
+        raise ValueError(f"{file} cannot be read as a data set: it starts with {shorten(start[:20])}; expected rows.")
 
 
 def _by_split(files: list[Path], folder: Path) -> dict[str, list[str]]:
