@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.models.mpt.modeling_mpt import MptAttention, MptConfig, MptForCausalLM
+from transformers import MptConfig, MptForCausalLM
+from transformers.models.mpt.modeling_mpt import MptAttention
 
 
 class MptAttentionWithNorm(MptAttention):
