@@ -40,9 +40,9 @@ class FlamingoPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    # transformers renames old checkpoints of other models by `model.language_model.model`, which is a name of ours,
+    # transformers renames old checkpoints of other models by `model.language_model.model`, which is a name of ours
     # too; what it keeps of that here would rename the weights when a loaded model is saved
-    _weight_conversions = property(lambda self: [], lambda self, conversions: None)
+    _weight_conversions = property(lambda self: [], lambda self, conversions: None, lambda self: None)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

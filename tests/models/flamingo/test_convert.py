@@ -274,6 +274,8 @@ def test_without_a_tokenizer_only_the_model_is_written(tmp_path: Path) -> None:
     assert_as_reference(out, "otter_llama")
 
 
+# The package sets this filter itself; pytest puts its own in the place of all
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_the_command_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

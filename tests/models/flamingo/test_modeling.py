@@ -262,6 +262,9 @@ def test_four_bit_loading(tmp_path: Path) -> None:
         model.get_submodule(name).weight.data.copy_(rounded)
     # With gradients: without, bitsandbytes calculates in bfloat16 on some CPUs
     torch.testing.assert_close(small(**inputs).logits, model(**inputs).logits, rtol=1e-3, atol=1e-3)
+    small.dequantize()
+    assert not any(type(module).__name__ == "Linear4bit" for module in small.modules())
+    torch.testing.assert_close(small(**inputs).logits, model(**inputs).logits, rtol=1e-3, atol=1e-3)
 
 
 def test_videos_have_frame_embeddings() -> None:

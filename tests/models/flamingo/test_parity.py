@@ -15,6 +15,7 @@ from published_checkpoints import OPENFLAMINGO, OTTER, convert, read_golden
 from cvreg_trainer.models.flamingo import FlamingoForConditionalGeneration
 
 
+pytestmark = pytest.mark.lowest
 INPUTS = ("input_ids", "attention_mask", "labels", "pixel_values")
 
 

@@ -20,6 +20,7 @@ from cvreg_trainer.models.flamingo import FlamingoForConditionalGeneration
 
 SETTINGS: dict[str, Any] = {
     "bf16": False,
+    "activation_checkpointing": True,
     "use_cpu": True,
     "report_to": "none",
     "save_strategy": "no",
@@ -53,7 +54,7 @@ def test_the_defended_task_loss_is_plain_sfttrainers(kind: str, tmp_path: Path) 
     for trainer_class, config_class in ((SFTTrainer, SFTConfig), (CrossViewDefenseTrainer, CrossViewDefenseConfig)):
         model, processor = tiny_flamingo(kind)
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        args = config_class(str(tmp_path), **SETTINGS, gradient_checkpointing=True)
+        args = config_class(str(tmp_path), **SETTINGS)
         trainer = trainer_class(model, args, train_dataset=captions(), processing_class=processor)
         logs.append(first_log(trainer))
         for name, parameter in trainer.model.named_parameters():
@@ -112,9 +113,7 @@ def test_by_its_path_in_four_bits(tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path / "base")
     trainer = CrossViewDefenseTrainer(
         str(tmp_path / "base"),
-        CrossViewDefenseConfig(
-            str(tmp_path), **SETTINGS, model_init_kwargs={"dtype": "float32"}, gradient_checkpointing=True
-        ),
+        CrossViewDefenseConfig(str(tmp_path), **SETTINGS, model_init_kwargs={"dtype": "float32"}),
         train_dataset=captions(),
         peft_config=LoraConfig(r=2, target_modules=["to_q", "q_proj"]),
         quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32),
