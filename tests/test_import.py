@@ -12,11 +12,13 @@ import pytest
 import cvreg_trainer
 
 
+pytestmark = pytest.mark.lowest
 PACKAGE = Path(cvreg_trainer.__file__).parent
 HEAVY = {"accelerate", "datasets", "peft", "torch", "transformers", "trl"}
 
 # A module may import modules of its own layer and of lower ones. Whatever is not named here lies in between.
 LEAVES = {"_version", "attacks", "kernels", "losses", "metrics", "perturbations", "random_state", "rows"}
+LEAVES |= {"shorten", "whole_words"}
 BETWEEN = 1
 LAYER_OF = (
     dict.fromkeys(LEAVES, 0)
