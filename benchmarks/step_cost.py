@@ -41,7 +41,7 @@ def seconds_per_step(dataset: Dataset, lambdas: dict[str, Any], steps: int, fold
         report_to="none",
         use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         disable_tqdm=True,
     )
     trainer = CrossViewDefenseTrainer(model=model, args=args, train_dataset=dataset, processing_class=processor)

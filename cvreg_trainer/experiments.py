@@ -256,7 +256,7 @@ class Experiment:
             per_device_eval_batch_size=50,
             use_cpu=True,
             bf16=False,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
         )
 
 

@@ -160,7 +160,7 @@ def main() -> None:
         warmup_steps=0.03,
         per_device_train_batch_size=args.batch_size,
         per_device_eval_batch_size=args.batch_size,
-        gradient_checkpointing=not args.tiny,
+        activation_checkpointing=not args.tiny,
         bf16=bf16,
         use_cpu=args.tiny,
         logging_steps=10,

@@ -26,7 +26,7 @@ def make_trainer(folder: Path, eval_dataset: Any = None, **options: Any) -> SFTT
         "output_dir": str(folder),
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "report_to": "none",
         "disable_tqdm": True,
         "max_length": None,

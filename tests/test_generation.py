@@ -175,7 +175,7 @@ def test_model_comes_back_as_it_was(peft: bool):
     model.config.use_cache = model.config.text_config.use_cache = False
     if peft:
         model = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"], lora_dropout=0.5))
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     tower = next(module for name, module in model.named_modules() if name.endswith("vision_tower"))
     tower.eval()
@@ -191,7 +191,7 @@ def test_model_comes_back_as_it_was(peft: bool):
     assert generate_captions(model, tiny.processor, rows, max_new_tokens=NEW_TOKENS) == expected
 
     assert {name: module.training for name, module in model.named_modules()} == modes
-    assert model.is_gradient_checkpointing
+    assert model.is_activation_checkpointing
     assert not model.config.use_cache and not model.config.text_config.use_cache
     assert model.generation_config.to_dict() == generation_config.to_dict()
     assert [row_digest(row) for row in rows] == digests and [list(row) for row in rows] == keys

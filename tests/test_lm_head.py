@@ -145,7 +145,7 @@ def test_gradients_under_checkpointing_equal_those_of_the_plain_loss(family: str
     model.zero_grad()
 
     add_cross_view_head(model)
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
     if use_reentrant:
         model.enable_input_require_grads()
     output = model(**batch, cross_view=True, use_cache=False)

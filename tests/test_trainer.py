@@ -16,7 +16,7 @@ from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 LAMBDAS = {"lambda_patch": 0.3, "lambda_discrepancy": 0.5, "lambda_entropy": 0.2, "entropy_threshold": 4.0}
 SETTINGS: dict[str, Any] = {
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "use_cpu": True,
     "report_to": "none",
     "save_strategy": "no",
@@ -180,7 +180,7 @@ def test_views_change_from_epoch_to_epoch(tmp_path: Path) -> None:
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path, use_reentrant: bool) -> None:
     settings = {"max_steps": 2, "per_device_train_batch_size": 4}
     expected = weights_after(make_trainer(tmp_path, **settings))
-    kwargs = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": use_reentrant}}
+    kwargs = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": use_reentrant}}
     weights = weights_after(make_trainer(tmp_path, **settings, **kwargs))
     for name, weight in weights.items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-6, msg=name)

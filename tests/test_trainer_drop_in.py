@@ -20,7 +20,7 @@ from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 UNDEFENDED = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
 SETTINGS: dict[str, Any] = {
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "use_cpu": True,
     "report_to": "none",
     "save_strategy": "no",
@@ -149,7 +149,7 @@ def test_lora(tmp_path: Path, modules_to_save: list[str] | None) -> None:
     model, processor = tiny_llava()
     base = {name: p.detach().clone() for name, p in model.named_parameters()}
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], modules_to_save=modules_to_save)
-    args = config(tmp_path, gradient_checkpointing=True)
+    args = config(tmp_path, activation_checkpointing=True)
     trainer = CrossViewDefenseTrainer(
         model, args, train_dataset=vision_dataset(8), processing_class=processor, peft_config=lora
     )
@@ -174,7 +174,7 @@ def test_qlora_in_four_bits(tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path / "base")
     trainer = CrossViewDefenseTrainer(
         str(tmp_path / "base"),
-        config(tmp_path, model_init_kwargs={"dtype": "float32"}, gradient_checkpointing=True),
+        config(tmp_path, model_init_kwargs={"dtype": "float32"}, activation_checkpointing=True),
         train_dataset=vision_dataset(8),
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
         quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32),

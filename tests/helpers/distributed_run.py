@@ -27,7 +27,7 @@ def main(folder: Path, batch_size: int, accumulation_steps: int) -> None:
         logging_steps=1,
         use_cpu=True,
         bf16=False,
-        gradient_checkpointing=True,
+        activation_checkpointing=True,
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "adam_epsilon": 1e-3,
     "lr_scheduler_type": "constant",
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "use_cpu": True,
     "report_to": "none",
     "save_strategy": "no",
