@@ -5,6 +5,7 @@ The top level is lazy (PEP 562): `import cvreg_trainer` loads neither torch, tra
 each name below loads its module when it is first used.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from .perturbations import PatchPerturbation
     from .screening import Audit, RowFinding, WordFinding
     from .trainer import CrossViewDefenseTrainer
+
+# PEFT imports bitsandbytes wherever that is installed, which on some CPUs then warns that it could not fetch a kernel
+# for weights in 4 bits. It has another one.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "from kernels-community" not in str(record.msg)
+)
 
 __all__ = [
     "ATTACKS",

@@ -2,6 +2,7 @@
 """The lazy top level, and the order of the package's layers: who may import whom, read from the sources."""
 
 import ast
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,20 @@ def test_importing_the_package_loads_no_heavy_library():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "cvreg_trainer" in run.stdout.split()
     assert HEAVY.isdisjoint(run.stdout.split())
+
+
+def test_a_kernel_of_bitsandbytes_that_is_not_fetched_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'")
+    log.warning("Another kernel failed.")
+    assert [record.message for record in caplog.records] == ["Another kernel failed."]
+
+
+@pytest.mark.slow
+def test_importing_the_trainer_prints_nothing() -> None:
+    code = "from cvreg_trainer import CrossViewDefenseTrainer"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout + run.stderr == ""
 
 
 @pytest.mark.parametrize("name", cvreg_trainer.__all__)
