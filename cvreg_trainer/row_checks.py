@@ -116,6 +116,8 @@ def check_row(row: Any, image_tokens: Collection[str] = (PLACEHOLDER,)) -> None:
         value = row[name]
         if value is None or (name != "prompt" and isinstance(value, str) and not value.strip()):
             raise RowError(f"its `{name}` is {shorten(value)}; give it a text, or leave the row out")
+        if not isinstance(value, str | list | tuple):
+            raise RowError(f"its `{name}` is {shorten(value)}; expected a text or messages")
         if isinstance(value, list | tuple):
             _check_messages(name, value, image_tokens)
         elif row.get("num_images") == 0:
@@ -141,6 +143,8 @@ def _check_messages(column: str, messages: Any, image_tokens: Collection[str]) -
         content = message.get("content")
         if message.get("tool_calls"):
             continue
+        if content is not None and not isinstance(content, str | list | tuple):
+            raise RowError(f"{name} has the content {shorten(content)}; expected a text or a list of parts")
         is_empty = content is None or len(content) == 0
         if is_empty and (content != "" or message["role"] == "assistant"):
             raise RowError(f"{name} has no content, it is {shorten(content)}; give it a text, or leave the row out")

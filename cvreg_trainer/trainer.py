@@ -11,6 +11,7 @@ Notable:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
@@ -44,6 +45,7 @@ from .models import flamingo  # noqa: F401  registers Flamingo with the Auto cla
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
 from .row_checks import check_not_empty, first_rows, naming_rows
+from .row_images import RowError
 from .rows import copy_row
 from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
@@ -57,6 +59,7 @@ from .training_data import (
     has_images,
     is_torch_dataset,
     preview,
+    refuse_images_without_a_place,
 )
 
 
@@ -171,15 +174,18 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if args.is_screened:
             refuse_options_without_rows(args, model, kwargs)
 
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        with warnings.catch_warnings():
+            # PEFT reads it, and no user can change that
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                **kwargs,
+            )
 
         if is_torch_dataset(adapted_dataset):
             self.train_dataset = adapted_dataset
@@ -236,8 +242,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
         return dataset
 
     def _check_images(self, image_token_ids: list[int]) -> None:
-        """Raise if the first row has places for an image, and no image came to them."""
-        ids, batch = torch.tensor(image_token_ids), self.example_batch
+        """Raise if the first row has places for an image and no image came to them, or the other way round."""
+        try:
+            ids, batch = torch.tensor(image_token_ids), self.example_batch
+        except (KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
+            if not isinstance(error, RowError) and self._adapt is not None:
+                refuse_images_without_a_place(first_rows(self.train_dataset), self.processing_class, error)
+            raise
         if "input_ids" not in batch or any(is_visual(key, value) for key, value in batch.items()):
             return
         if torch.isin(torch.as_tensor(batch["input_ids"]), ids).any():

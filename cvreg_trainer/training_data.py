@@ -4,7 +4,7 @@ messages, missing in some rows, or given by path or bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -191,6 +191,33 @@ class LiftedDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return lift_images(self.dataset[index], open_columns=self.open_images)
+
+
+def refuse_images_without_a_place(rows: Sequence[Any], processor: Any, error: Exception) -> None:
+    """
+    Say in a sentence what processors say in many ways: plain text has to say where its images are.
+
+    Args:
+        rows (`Sequence`):
+            The first rows of a data set that could not be collated.
+        processor ([`~transformers.ProcessorMixin`]):
+            The processor that failed.
+        error (`Exception`):
+            How it failed.
+
+    Raises:
+        `ValueError`: if a row of plain text has images and no place for them.
+    """
+    tokens = find_image_tokens(processor)
+    for number, row in enumerate(rows):
+        text = next((row[name] for name in ("prompt", "text") if isinstance(row.get(name), str)), None)
+        images = [image for image in images_of_columns(row) if image is not None]
+        if tokens and text is not None and images and not any(token in text for token in tokens):
+            name = "prompt" if isinstance(row.get("prompt"), str) else "text"
+            raise ValueError(
+                f"Row {number} of `train_dataset` has {len(images)} images, and its `{name}` has no place for them. "
+                f"Put {tokens[0]!r} into it where each image belongs, or use conversations, whose images need none."
+            ) from error
 
 
 def preview(dataset: Any) -> Dataset:

@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """open_dataset: every kind of source gives the same rows, and no file of this machine slips into them."""
 
+import io
 import json
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def test_stored_paths_cannot_leave_the_folder_either(tmp_path: Path, nested: boo
     }
     (tmp_path / "data").mkdir()
     Dataset.from_dict(table, features=features).to_parquet(tmp_path / "data" / "rows.parquet")
-    with pytest.raises(ValueError, match="rows.parquet, row 2, column `images?`: its image .*secret.txt' leads out of"):
+    with pytest.raises(
+        ValueError, match="rows.parquet, row 2, column `images?`: its image .*secret.txt' leads out of"
+    ):
         open_dataset(tmp_path / "data" / "rows.parquet", cache_dir=tmp_path / "cache")
     Dataset.from_dict(table, features=features).select([0, 1]).to_parquet(tmp_path / "data" / "rows.parquet")
     assert len(open_dataset(tmp_path / "data" / "rows.parquet", cache_dir=tmp_path / "cache")) == 2
@@ -142,3 +145,67 @@ def test_a_saved_data_set_without_rows_is_one_clear_error(tmp_path):
     Dataset.from_dict({"images": []}).save_to_disk(tmp_path / "empty")
     with pytest.raises(ValueError, match="empty has no rows"):
         open_dataset(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("names", ["../secret.json", "{outside}", "https://localhost:1/secret.json"])
+def test_a_readme_cannot_name_data_elsewhere(tmp_path, names):
+    (tmp_path / "secret.json").write_text('[{"prompt": "a", "completion": "secret"}]')
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "rows.json").write_text('[{"prompt": "a", "completion": "b"}]')
+    names = names.format(outside=tmp_path / "secret.json")
+    (folder / "README.md").write_text(f'---\nconfigs:\n- config_name: default\n  data_files: "{names}"\n---\n')
+    assert open_dataset(folder, cache_dir=tmp_path / "cache")["completion"] == ["b"]
+
+
+def test_a_saved_data_set_cannot_name_arrow_files_elsewhere(tmp_path):
+    for name, answer in (("secret", "s"), ("data", "b")):
+        Dataset.from_list([{"prompt": "a", "completion": answer}]).save_to_disk(tmp_path / name)
+    path = tmp_path / "data" / "state.json"
+    state = json.loads(path.read_text())
+    state["_data_files"] = [{"filename": f"../secret/{state['_data_files'][0]['filename']}"}]
+    path.write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="data cannot be read as a data set: its file '../secret/.* leads out of"):
+        open_dataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", ""), ("a.json", " []\n"), ("a.json", "{}"), ("a.jsonl", ""), ("a.jsonl", "\n\n")]
+)
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_files_without_rows(tmp_path, name, content, in_folder):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / name).write_text(content)
+    source = folder if in_folder else folder / name
+    with pytest.raises(ValueError, match=f"{source.name} has no rows.$"):
+        open_dataset(source, cache_dir=tmp_path / "cache")
+
+
+def test_a_parquet_file_without_rows(tmp_path):
+    Dataset.from_list([{"prompt": "a", "completion": "b"}]).select([]).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="a.parquet has no rows.$"):
+        open_dataset(tmp_path / "a.parquet", cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("content", ["null", "[null, {}]", "5", '"a"', "[1, 2]"])
+def test_json_without_rows_is_no_crash(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a.json cannot be read as a data set: it starts with b'.*'; expected rows"):
+        open_dataset(tmp_path / "a.json", cache_dir=tmp_path / "cache")
+
+
+def test_the_files_of_a_folder_by_split(tmp_path):
+    for name in ("train-0", "train-1", "test", "more"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "a", "completion": "{name}"}}\n')
+    train = open_dataset(tmp_path, "train", cache_dir=tmp_path / "cache")
+    assert sorted(train["completion"]) == ["more", "train-0", "train-1"]
+    assert open_dataset(tmp_path, "test", cache_dir=tmp_path / "cache")["completion"] == ["test"]
+
+
+def test_columns_of_bytes_are_images(tmp_path):
+    buffer = io.BytesIO()
+    PILImage.new("RGB", (4, 3), "red").save(buffer, "PNG")
+    Dataset.from_dict({"image": [buffer.getvalue(), None], "text": ["a", "b"]}).to_parquet(tmp_path / "a.parquet")
+    dataset = open_dataset(tmp_path / "a.parquet", cache_dir=tmp_path / "cache")
+    assert dataset[0]["image"].getpixel((0, 0)) == (255, 0, 0) and dataset[1]["image"] is None
