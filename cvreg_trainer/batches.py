@@ -17,6 +17,7 @@ from .rows import CHANNELS
 # Sequence-aligned values of all families end so: input_ids, mm_token_type_ids, cross_attention_mask, labels, ...
 TOKEN_SUFFIXES = ("_ids", "_mask", "_masks", "labels", "lengths")
 VISUAL_PREFIXES = ("pixel", "image")  # pixel_attention_mask, image_position_ids, ... speak of the image
+FEATURE_WORDS = ("embed", "feature", "hidden")  # what a vision tower made of pixels
 MIN_SIDE = 8  # of what may be an image by its shape alone
 
 
@@ -97,7 +98,7 @@ def is_pixels(key: str, value: Any) -> bool:
     Whether a value of a batch holds image pixels: what is called so (`pixel_values`, `images`), and what has the shape
     of images (rows, ..., channels, height, width), whatever it is called.
     """
-    if is_token_key(key) or "mask" in key:
+    if is_token_key(key) or "mask" in key or any(word in key for word in FEATURE_WORDS):
         return False
     tensors = [tensor for tensor in tensors_of(value) if tensor.is_floating_point() or tensor.dtype == torch.uint8]
     if key.startswith(VISUAL_PREFIXES):

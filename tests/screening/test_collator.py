@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cvreg_trainer.perturbations.strong import strong_view
-from cvreg_trainer.screening.collator import DataCollatorForScreening, silence_rows
+from cvreg_trainer.screening.collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 
 
 def rows(number: int = 6) -> list[dict[str, Any]]:
@@ -159,3 +159,103 @@ def test_a_collator_without_a_row_of_labels_for_each_row_is_an_error(batch):
     collator = DataCollatorForScreening(lambda examples: batch, 6, 0, shows_views=False)
     with pytest.raises(ValueError, match=r"no `labels` with one row for each of its 2 rows.*screening='off'"):
         collator(rows(2))
+
+
+def tensors(number: int = 4, dtype: torch.dtype = torch.float32, name: str = "x") -> list[dict[str, Any]]:
+    """Rows of ready pixels, (C, H, W), under a name that says nothing."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(1, 256, (number, 3, 20, 30), generator=generator)
+    pixels = pixels.to(dtype) if dtype == torch.uint8 else (pixels / 255 - 0.5).to(dtype)
+    return [{name: pixels[row], "label": row} for row in range(number)]
+
+
+def stack(examples: list[dict[str, Any]], name: str = "x", key: str = "pixel_values") -> dict[str, torch.Tensor]:
+    labels = torch.tensor([[row["label"], 7] for row in examples])
+    return {"labels": labels, key: torch.stack([row[name] for row in examples])}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("name", ["x", "image", "pixel_values"])
+@pytest.mark.parametrize("key", ["pixel_values", "images", "anything"])
+def test_views_of_ready_pixels(dtype: torch.dtype, name: str, key: str) -> None:
+    examples = tensors(dtype=dtype, name=name)
+
+    def inner(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return stack(rows, name, key)
+
+    reads_rows = finds_images_in_rows(inner, examples)
+    collator = DataCollatorForScreening(inner, 4, 3, True, reads_rows)
+    plain, view = inner(examples)[key], collator(examples)[key]
+    assert view.dtype == dtype and view.shape == plain.shape
+    assert all(not torch.equal(*pair) for pair in zip(plain, view, strict=True))
+    if dtype != torch.uint8:
+        low, high = plain.float().amin((1, 2, 3)), plain.float().amax((1, 2, 3))
+        assert ((view.float().amin((1, 2, 3)) >= low - 1e-2) & (view.float().amax((1, 2, 3)) <= high + 1e-2)).all()
+    # A function of the row alone, whatever else is in the batch
+    assert torch.equal(collator(examples[::-1])[key].flip(0), view)
+    assert torch.equal(collator(examples[2:3])[key][0], view[2])
+    collator.set_epoch(1)
+    assert not torch.equal(collator(examples)[key], view)
+
+
+def test_views_of_files_that_the_collator_opens(tmp_path: Any) -> None:
+    paths = []
+    for row in rows(3):
+        paths.append({"file": str(tmp_path / f"{row['label']}.png"), "label": row["label"]})
+        row["image"].save(paths[-1]["file"])
+
+    def open_files(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        pixels = [torch.from_numpy(np.array(Image.open(row["file"]))).permute(2, 0, 1) for row in examples]
+        return stack([{"x": image / 255, "label": row["label"]} for image, row in zip(pixels, examples, strict=True)])
+
+    assert not finds_images_in_rows(open_files, paths)
+    collator = DataCollatorForScreening(open_files, 3, 3, True, reads_rows=False)
+    assert not torch.equal(collator(paths)["pixel_values"], open_files(paths)["pixel_values"])
+
+
+def test_an_image_in_the_row_that_the_collator_does_not_read_does_not_count() -> None:
+    """The thumbnail is in the row, and the pixels come from elsewhere."""
+    examples = [{**row, "image": Image.new("RGB", (9, 9))} for row in tensors()]
+    assert not finds_images_in_rows(stack, examples)
+    collator = DataCollatorForScreening(stack, 4, 3, True, reads_rows=False)
+    assert not torch.equal(collator(examples)["pixel_values"], stack(examples)["pixel_values"])
+
+
+def test_rows_with_and_without_their_image_in_one_batch() -> None:
+    """Rows that hold no image get their view in the batch; padding of zeros stays."""
+    mixed = [*rows(2), *tensors(2, name="pixels"), {"pixels": torch.zeros(3, 20, 30), "label": 4}]
+
+    def inner(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        pixels = [
+            torch.from_numpy(np.array(row["image"])).permute(2, 0, 1) / 255 if "image" in row else row["pixels"]
+            for row in examples
+        ]
+        return stack([{"x": image, "label": row["label"]} for image, row in zip(pixels, examples, strict=True)])
+
+    plain = inner(mixed)["pixel_values"]
+    view = DataCollatorForScreening(inner, 5, 3, True)(mixed)["pixel_values"]
+    assert [torch.equal(*pair) for pair in zip(plain, view, strict=True)] == [False] * 4 + [True]
+    alone = DataCollatorForScreening(collate, 5, 3, True)(rows(2))["pixel_values"].permute(0, 3, 1, 2) / 255
+    assert torch.equal(view[:2], alone)
+
+
+@pytest.mark.parametrize("key", ["pixel_values", "image_embeds", "patches"])
+def test_pixels_without_a_view_are_refused_at_the_start(key: str) -> None:
+    def flatten(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = stack(examples)
+        patches = batch.pop("pixel_values").unfold(2, 5, 5).unfold(3, 5, 5).permute(0, 2, 3, 1, 4, 5).flatten(3)
+        # As Qwen's processors, flattened over the batch; as a vision tower; as Pix2Struct's
+        return {**batch, key: patches.flatten(0, 2) if key == "pixel_values" else patches.flatten(1, 2)}
+
+    with pytest.raises(ValueError, match=f"`{key}` .*Keep PIL images in the rows"):
+        finds_images_in_rows(flatten, tensors())
+
+
+def test_text_has_no_views() -> None:
+    texts = [{"label": row} for row in range(3)]
+
+    def inner(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {"labels": torch.tensor([[row["label"]] for row in examples]), "weights": torch.ones(len(examples))}
+
+    assert finds_images_in_rows(inner, texts)
+    assert set(DataCollatorForScreening(inner, 3, 3, True)(texts)) == {"labels", "weights", "row_id", "is_early"}

@@ -258,6 +258,43 @@ def test_reaching_the_cap_is_a_warning(tmp_path: Path, caplog: pytest.LogCapture
     assert "More rows are suspicious than `screening_cap=0.05`" in caplog.text
 
 
+@pytest.mark.parametrize("step", [CUT - 1, CUT + 1])
+@pytest.mark.parametrize("change", ["added", "changed"])
+def test_resuming_with_rows_that_were_never_screened_is_refused(
+    tmp_path: Path, run: Any, step: int, change: str
+) -> None:
+    checkpoint = f"{run[0].args.output_dir}/checkpoint-{step}"
+    rows, number = planted_rows(), 5 if change == "added" else 2
+    if change == "added":
+        dataset = planted_rows(NUM_ROWS + number)
+    else:
+        answers = list(rows["completion"])
+        answers[7] = answers[30] = [{"role": "assistant", "content": "a red ring"}]
+        feature = rows.features["completion"]
+        dataset = rows.remove_columns("completion").add_column("completion", answers, feature=feature)
+    trainer = make_trainer(tmp_path, dataset=dataset)
+    message = f"{number} of the {len(dataset)} rows of `train_dataset` are new"
+    with pytest.raises(ValueError, match=message):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    assert trainer.state.global_step == step
+
+
+def test_resuming_with_the_rows_in_another_order_is_fine(tmp_path: Path, run: Any) -> None:
+    checkpoint = f"{run[0].args.output_dir}/checkpoint-{CUT + 1}"
+    dataset = planted_rows().select(range(NUM_ROWS)[::-1])
+    resumed, _ = train(tmp_path, dataset=dataset, resume=checkpoint)
+    assert resumed.state.global_step == 2 * CUT
+
+
+def test_many_flagged_rows_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer(tmp_path, max_steps=CUT + 1)
+    trainer.train()
+    flagged = len(flagged_rows(trainer))
+    assert flagged / NUM_ROWS > 0.05
+    said = [record.getMessage() for record in caplog.records if "look at `trainer.audit()`" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith(f"Screening left out {flagged} of {NUM_ROWS} rows (")
+
+
 def test_a_state_of_no_rows_is_read_back(tmp_path: Path, run: Any) -> None:
     """A checkpoint folder without the file leaves the screening as it was."""
     screen = make_trainer(tmp_path)._screen
