@@ -16,6 +16,9 @@ from cvreg_trainer.row_images import lift_images
 from cvreg_trainer.rows import row_digest
 
 
+pytestmark = pytest.mark.lowest
+
+
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
 

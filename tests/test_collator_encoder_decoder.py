@@ -11,6 +11,9 @@ from cvreg_trainer.collator_encoder_decoder import DataCollatorForEncoderDecoder
 from cvreg_trainer.perturbations import PatchPerturbation
 
 
+pytestmark = pytest.mark.lowest
+
+
 PAD, EOS = 0, 2
 
 

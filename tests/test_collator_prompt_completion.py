@@ -17,6 +17,7 @@ from cvreg_trainer.collator_prompt_completion import DataCollatorForPromptComple
 from cvreg_trainer.training_data import find_image_token_ids
 
 
+pytestmark = pytest.mark.lowest
 UNDEFENDED = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
 SETTINGS: dict[str, Any] = {"bf16": False, "use_cpu": True, "report_to": "none", "per_device_train_batch_size": 3}
 

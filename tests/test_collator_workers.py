@@ -17,6 +17,9 @@ from cvreg_trainer.collator import DataCollatorForCrossView
 from cvreg_trainer.perturbations import PatchPerturbation
 
 
+pytestmark = pytest.mark.lowest
+
+
 class Pictures(Dataset):
     """Twelve pictures with captions."""
 

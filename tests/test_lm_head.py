@@ -24,6 +24,9 @@ from cvreg_trainer.head_check import check_cross_view_head
 from cvreg_trainer.lm_head import add_cross_view_head
 
 
+pytestmark = pytest.mark.lowest
+
+
 def processor_batch(build: Callable[[], Any], rows: int = 3) -> tuple[Any, dict[str, torch.Tensor]]:
     """A model, and a batch of rows with ragged captions whose prompt is not supervised."""
     model, processor = build()
