@@ -40,6 +40,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the demo with the options of the command line."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()  # of less than a second each
     lambdas = {name: getattr(options, name) for name in ("lambda_patch", "lambda_discrepancy", "lambda_entropy")}
     for name, value in lambdas.items():
         if not 0 <= value < float("inf"):
