@@ -37,8 +37,8 @@ def strong_augmentation(image: ImageT, rng: np.random.Generator) -> ImageT:
     colours (4 bits) or JPEG (quality 30 to 80).
 
     Args:
-        image (`PIL.Image.Image` or `np.ndarray` of `uint8`):
-            Image of any size; see [`edit_colours`] for the modes.
+        image (`PIL.Image.Image` or `np.ndarray`):
+            Image of any size; see [`edit_colours`] for modes and dtypes.
         rng (`np.random.Generator`):
             Source of all random draws.
 

@@ -7,7 +7,7 @@ from PIL import Image
 from tiny_data import vision_rows
 
 from cvreg_trainer.baselines import DataCollatorForAugmentation, strong_augmentation
-from cvreg_trainer.perturbations.images import MODES
+from cvreg_trainer.perturbations.images import COLOUR_MODES
 from cvreg_trainer.rows import find_images
 
 
@@ -26,7 +26,7 @@ def test_the_seed_decides_the_image():
     assert image.tobytes() == picture().tobytes()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", COLOUR_MODES)
 @pytest.mark.parametrize("size", [(40, 30), (1, 1), (3, 200)])
 def test_size_and_mode_are_kept(mode, size):
     image = picture(size).convert(mode)
@@ -51,9 +51,16 @@ def test_arrays_keep_their_shape_and_dtype(shape):
     assert (result.shape, result.dtype) == (shape, np.uint8) and not np.array_equal(result, pixels)
 
 
-def test_deep_images_are_an_error_that_says_so():
-    with pytest.raises(ValueError, match="mode 'F'"):
-        augment(Image.new("F", (4, 4)), 0)
+@pytest.mark.parametrize(("mode", "dtype"), [("F", np.float32), ("I;16", np.uint16)])
+def test_deep_images_keep_mode_and_range(mode, dtype):
+    depths = np.random.default_rng(0).integers(0, 40_000, (30, 40)).astype(dtype)
+    image = Image.fromarray(depths)
+    assert image.mode == mode
+    result = augment(image, 3)
+    pixels = np.asarray(result)
+    assert (result.size, result.mode) == (image.size, mode) and not np.array_equal(pixels, depths)
+    # Of the image's own range: an edit in 8 bits must not leave grey levels up to 255
+    assert depths.min() <= pixels.min() and 20_000 < pixels.max() <= depths.max()
 
 
 def test_no_image_is_flipped():
