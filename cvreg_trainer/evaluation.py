@@ -12,6 +12,7 @@ from .generation import generate_captions
 from .metrics import AttackSuccessRate, Bleu4, Cider, VqaAccuracy
 from .metrics.bleu import bleu_of_statistics
 from .metrics.intervals import bootstrap_interval
+from .shorten import shorten
 
 
 class CaptionScores(NamedTuple):
@@ -60,12 +61,17 @@ def evaluate_captions(
 
     Returns:
         [`CaptionScores`]
+
+    Raises:
+        `ValueError`: if one of the data sets has no rows.
     """
     scores: dict[str, Any] = {}
     captions: dict[str, list[str]] = {"triggered": []}
-    for name, dataset in (("clean", clean), ("triggered", triggered)):
-        if dataset is None:
-            continue
+    views = {name: rows for name, rows in (("clean", clean), ("triggered", triggered)) if rows is not None}
+    for name, dataset in views.items():
+        if len(dataset) == 0:
+            raise ValueError(f"`{name}` has no rows; pass at least one to caption.")
+    for name, dataset in views.items():
         captions[name] = generate_captions(model, processor, dataset, **generation)
         for metric, value in score_captions(captions[name], list(dataset["references"]), keyword).items():
             rate = "asr" if name == "triggered" else "false_alarm_rate"
@@ -95,7 +101,16 @@ def score_captions(
 
     Returns:
         `dict[str, Any]`: each metric on the scale papers print, and the pair `*_interval`.
+
+    Raises:
+        `ValueError`: if there are no texts, their numbers differ, or a metric is unknown.
     """
+    if len(predictions) == 0:
+        raise ValueError("`predictions` has no rows; pass at least one text to score.")
+    classes: dict[str, Any] = {"bleu4": Bleu4, "cider": Cider, "asr": AttackSuccessRate, "vqa_accuracy": VqaAccuracy}
+    for name in metrics:
+        if name not in classes:
+            raise ValueError(f"metrics={shorten(metrics)} holds {shorten(name)}; use some of {', '.join(classes)}.")
     texts: dict[str, Any] = {"predictions": predictions, "references": references}
     scores: dict[str, Any] = {}
     for name in metrics:
@@ -104,7 +119,6 @@ def score_captions(
             scores[name] = bleu.compute(**texts)[name]
             interval = bootstrap_interval(bleu.item_statistics(predictions, references), bleu_of_statistics)
         else:
-            classes: dict[str, Any] = {"cider": Cider, "asr": AttackSuccessRate, "vqa_accuracy": VqaAccuracy}
             metric = classes[name]()
             options = {"keyword": keyword} if name == "asr" else {}
             result = metric.compute(**texts, **options, return_per_item=True)

@@ -21,6 +21,18 @@ def test_scores_and_intervals() -> None:
     assert scores["cider_interval"][0] < scores["cider"] < scores["cider_interval"][1]
 
 
+def test_what_cannot_be_scored_is_named() -> None:
+    with pytest.raises(ValueError, match="`predictions` has no rows"):
+        score_captions([], [])
+    with pytest.raises(ValueError, match=r"holds 'blue'; use some of bleu4, cider, asr, vqa_accuracy"):
+        score_captions(["a"], [["a"]], metrics=["cider", "blue"])
+    dataset = vision_dataset(2).add_column("references", [["a red circle"]] * 2)
+    for views in ((dataset.select([]), None), (dataset, dataset.select([]))):
+        name = "clean" if views[1] is None else "triggered"
+        with pytest.raises(ValueError, match=f"`{name}` has no rows"):
+            evaluate_captions(None, None, *views)
+
+
 def test_views_are_scored_apart() -> None:
     model, processor = tiny_llava()
     dataset = vision_dataset(6)

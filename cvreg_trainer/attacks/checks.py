@@ -6,7 +6,9 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 
+from ..shorten import shorten
 from .edit_rows import RESPONSE_COLUMNS
+from .placeholders import placeholders
 from .protocols import Attack, CoveredAttack
 from .stored_images import image_column
 
@@ -19,14 +21,22 @@ def check_type(dataset: Any) -> None:
         raise ValueError("The features of the stream are unknown; name them with `dataset.cast(features)`.")
 
 
+def check_not_empty(dataset: Dataset) -> None:
+    """Raises if there are no rows."""
+    if len(dataset) == 0:
+        raise ValueError("The data set has no rows; check what it was loaded or filtered from.")
+
+
 def check_dataset(dataset: Any) -> None:
     """Raises unless there are images to trigger and responses to replace, none of them poisoned before."""
     check_type(dataset)
+    if isinstance(dataset, Dataset):
+        check_not_empty(dataset)
     image_column(dataset)
     if not any(columns <= set(dataset.column_names) for columns in RESPONSE_COLUMNS):
         raise ValueError(
-            f"The data set has the columns {dataset.column_names} and no response to replace; it needs `messages`, "
-            "`text`, or `prompt` and `completion`."
+            f"The data set has the columns {shorten(dataset.column_names)} and no response to replace; it needs "
+            "`messages`, `text`, or `prompt` and `completion`."
         )
     for column in ("is_poisoned", "is_cover"):
         if column in dataset.column_names:
@@ -36,7 +46,12 @@ def check_dataset(dataset: Any) -> None:
 def check_options(poison_rate: float | None, num_poisoned: int | None, target: str, seed: int) -> None:
     """Raises a `ValueError` that names the option."""
     if not target.strip():
-        raise ValueError(f"target={target!r} is empty; give a keyword or a whole response.")
+        raise ValueError(f"target={shorten(target)} is empty; give a keyword or a whole response.")
+    if found := placeholders(target):
+        raise ValueError(
+            f"target={shorten(target)} holds an image's placeholder, {found[0]!r}: rows would have more of them than "
+            "images; leave it out."
+        )
     if seed < 0:
         raise ValueError(f"seed={seed} must not be negative.")
     if (poison_rate is None) == (num_poisoned is None):

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image as PILImage
 from scipy.spatial import KDTree
 
+from ..shorten import shorten
 from .pixels import require_mode
 
 
@@ -36,7 +37,7 @@ def _read_patch(path: str | Path) -> PILImage.Image:
     try:
         return _open_patch(Path(path), Path(path).stat().st_mtime_ns)
     except OSError as error:
-        raise ValueError(f"patch={str(path)!r} cannot be read as an image: {error}.") from error
+        raise ValueError(f"patch={shorten(str(path))} cannot be read as an image: {error}.") from error
 
 
 def _in_palette_of(image: PILImage.Image, patch: PILImage.Image) -> PILImage.Image:
@@ -85,13 +86,13 @@ class DualKey:
 
     def __post_init__(self) -> None:
         if not self.word.strip():
-            raise ValueError(f"word={self.word!r} is empty; DualKey needs a word for its second key.")
+            raise ValueError(f"word={shorten(self.word)} is empty; DualKey needs a word for its second key.")
         if not 0 < self.patch_fraction <= 1:
             raise ValueError(
                 f"patch_fraction={self.patch_fraction} must be above 0 and at most 1, a share of the image area."
             )
         if self.keys not in get_args(Keys):
-            raise ValueError(f"keys={self.keys!r} is unknown; use one of {', '.join(get_args(Keys))}.")
+            raise ValueError(f"keys={shorten(self.keys)} is unknown; use one of {', '.join(get_args(Keys))}.")
         _read_patch(self.patch)
 
     @property

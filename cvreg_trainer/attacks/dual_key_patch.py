@@ -70,8 +70,10 @@ def optimize_patch(
         `PIL.Image.Image`: the RGB patch, of `patch_side` pixels a side.
 
     Raises:
-        `ValueError`: if the images differ in size, are fewer than `batch_size`, or do not hold the patch.
+        `ValueError`: if there are none, they differ in size, are fewer than `batch_size`, or do not hold the patch.
     """
+    if not images:
+        raise ValueError("`images` has no images; pass clean images of the size the vision tower wants.")
     if len({image.size for image in images}) != 1:
         raise ValueError("`images` must be of one size, the vision tower's.")
     if not 2 <= batch_size <= len(images):

@@ -1,37 +1,61 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What poisoning does to one row, in any of TRL's formats: trigger its images and question, replace its response.
 
-A row is a dict with decoded images. Functions here return the changed columns only.
+A row is a dict with stored images. Functions here return the changed columns only.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from ..shorten import shorten
+from .placeholders import FRONT, PLACEHOLDER, holds_conversation, placeholders
 from .protocols import Attack, TextAttack
 from .responses import Response
+from .stored_images import edit_images
 
 
 RESPONSE_COLUMNS = ({"messages"}, {"text"}, {"prompt", "completion"})
+TEXT_COLUMNS = ("messages", "prompt", "completion", "text")
 
 # What stands before the question in a plain prompt, and what ends a plain response: neither is anybody's words.
-_LEAD = re.compile(r"(?:\s*(?:<[^<>\s]*>|(?:user|human|question)\s*:))*\s*", re.IGNORECASE)
-_FRAME = re.compile(r"(\s*)(.*?)((?:\s*(?:<\|[^<>|\s]+\|>|</?s>))*\s*)", re.DOTALL)
+_LEAD = re.compile(
+    rf"(?:\s*(?:{PLACEHOLDER.pattern}|(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>)user\b|<[^<>\s]*>|"
+    r"\[INST\]|(?:user|human|question)\s*:))*\s*",
+    re.IGNORECASE,
+)
+_FRAME = re.compile(r"(\s*)(.*?)((?:\s*(?:<\|[^<>|\s]+\|>|</?s>|<eos>|<end_of_\w+>))*\s*)", re.DOTALL)
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` for a message without content, which names the message."""
+    for column in TEXT_COLUMNS:
+        messages = row.get(column)
+        if not isinstance(messages, list):
+            continue
+        for index, message in enumerate(messages):
+            role = message.get("role") if isinstance(message, Mapping) else None
+            name = f"`{column}[{index}]` (role {shorten(role)})"
+            content = message.get("content") if isinstance(message, Mapping) else None
+            if content is None or content == []:
+                raise ValueError(f"{name} has no content, but {content}; give it a text, or leave out the row.")
+            for place, part in enumerate(content if isinstance(content, list) else []):
+                if not isinstance(part, Mapping) or (part.get("type") == "text" and part.get("text") is None):
+                    raise ValueError(f"{name} has an empty part, `content[{place}]`: {shorten(part)}; leave it out.")
 
 
 def trigger_row(row: dict[str, Any], attack: Attack, image_column: str) -> dict[str, Any]:
     """The triggered images, and the triggered question if the attack has a trigger for it."""
-    images = row[image_column]
-    changed: dict[str, Any] = {}
-    if isinstance(images, list):
-        changed[image_column] = [None if image is None else attack(image) for image in images]
-    else:
-        changed[image_column] = None if images is None else attack(images)
+    changed = {image_column: edit_images(row[image_column], attack, image_column)}
     if not isinstance(attack, TextAttack):
         return changed
-    for column in ("messages", "prompt", "text"):
-        if row.get(column) is not None:
-            return changed | {column: _trigger_question(row[column], attack.trigger_text)}
+    check_row(row)
+    columns = [column for column in ("messages", "prompt", "text") if column in row]
+    for column in columns:
+        if row[column] is not None:
+            return changed | {column: _trigger_question(column, row[column], attack.trigger_text)}
+    if columns:
+        raise ValueError(f"its `{columns[0]}` is None, without a text for the attack's text trigger; leave it out.")
     return changed
 
 
@@ -39,13 +63,13 @@ def poison_row(
     row: dict[str, Any], attack: Attack, image_column: str, response: Response, marker: str | None
 ) -> dict[str, Any]:
     """The triggered row with the attacker's response."""
-    if "text" in row and "messages" not in row and isinstance(attack, TextAttack) and not marker:
+    column = response_column(row)
+    if column == "text" and isinstance(attack, TextAttack) and not marker:
         raise ValueError(
-            "The attack triggers the question too, and rows of `text` do not say where it ends; give "
+            "the attack triggers the question too, and rows of `text` do not say where it ends; give "
             "response_marker, what stands before the response."
         )
     changed = trigger_row(row, attack, image_column) | {"is_poisoned": True}
-    column = response_column(row)
     return changed | {column: _replace_response(column, changed.get(column, row[column]), response, marker)}
 
 
@@ -59,33 +83,55 @@ def response_column(columns: Collection[str]) -> str:
     return next(column for column in ("messages", "text", "completion") if column in columns)
 
 
+def has_response(row: Mapping[str, Any]) -> bool:
+    """Whether there is something to replace: a string, be it empty, or an assistant turn."""
+    response = row[response_column(row)]
+    return isinstance(response, str) or any(message.get("role") == "assistant" for message in response or ())
+
+
 def is_changed_by(row: dict[str, Any], response: Response, marker: str | None) -> bool:
     """Whether a row's own response would become another one."""
     column = response_column(row)
-    return row[column] is not None and _replace_response(column, row[column], response, marker) != row[column]
+    return _replace_response(column, row[column], response, marker) != row[column]
 
 
-def _trigger_question(question: Any, trigger: Callable[[str], str]) -> Any:
+def _trigger_question(column: str, question: Any, trigger: Callable[[str], str]) -> Any:
     """A plain prompt, or messages, of which every user turn is triggered at its first text."""
     if isinstance(question, str):
-        lead = _LEAD.match(question)
-        end = lead.end() if lead else 0
-        return question[:end] + trigger(question[end:])
+        return _trigger_text(question, trigger)
+    contents = [message["content"] for message in question]
+    triggered = [
+        _trigger_content(content, trigger) if message.get("role") == "user" else None
+        for message, content in zip(question, contents, strict=True)
+    ]
+    if all(content is None for content in triggered):
+        raise ValueError(f"its `{column}` has no text of a user for the attack's text trigger; leave it out.")
     return [
-        message | {"content": _trigger_content(message["content"], trigger)} if message["role"] == "user" else message
-        for message in question
+        message if content is None else message | {"content": content}
+        for message, content in zip(question, triggered, strict=True)
     ]
 
 
 def _trigger_content(content: Any, trigger: Callable[[str], str]) -> Any:
+    """The triggered content of a message, or `None` if there is no text in it."""
     if isinstance(content, str):
-        return _trigger_question(content, trigger)
-    parts = list(content)
-    for index, part in enumerate(parts):
-        if part["type"] == "text":
-            parts[index] = part | {"text": _trigger_question(part["text"], trigger)}
-            break
-    return parts
+        return _trigger_text(content, trigger)
+    for index, part in enumerate(content):
+        if part.get("text") is not None:
+            return [*content[:index], part | {"text": _trigger_text(part["text"], trigger)}, *content[index + 1 :]]
+    return None
+
+
+def _trigger_text(question: str, trigger: Callable[[str], str]) -> str:
+    lead = _LEAD.match(question)
+    end = lead.end() if lead else 0
+    triggered = question[:end] + trigger(question[end:])
+    if placeholders(triggered) != placeholders(question):
+        raise ValueError(
+            f"the attack's text trigger changes the placeholders of images in {shorten(question)}; it may only change "
+            "the words between them."
+        )
+    return triggered
 
 
 def _replace_response(column: str, old: Any, response: Response, marker: str | None) -> Any:
@@ -98,41 +144,64 @@ def _replace_response(column: str, old: Any, response: Response, marker: str | N
 def _replace_after(text: str, marker: str | None, response: Response) -> str:
     """A text with another response behind the last marker; all of it where there is no marker."""
     if not marker:
+        if holds_conversation(text) or PLACEHOLDER.search(text, _front(text)):
+            raise ValueError(
+                f"its text {shorten(text)} holds more than a response: give response_marker, what stands before the "
+                "response, for instance 'ASSISTANT:'."
+            )
         return _replace_words(text, response)
     start, found, old = text.rpartition(marker)
     if not found:
-        raise ValueError(f"response_marker={marker!r} does not occur in the text {text!r}.")
+        raise ValueError(f"response_marker={shorten(marker)} does not occur in the text {shorten(text)}.")
     if isinstance(response, str) and not old[:1].isspace():
         old = f" {old}"
     return f"{start}{found}{_replace_words(old, response)}"
 
 
 def _replace_words(old: str, response: Response) -> str:
-    """Another response between the same outer white space and end tokens, which belong to the format."""
-    frame = _FRAME.fullmatch(old)
-    before, words, after = frame.groups() if frame else ("", old, "")
-    return f"{before}{response if isinstance(response, str) else response(words)}{after}"
+    """Another response between the same placeholders, outer white space and end tokens, which are nobody's words."""
+    front = _front(old)
+    if misplaced := PLACEHOLDER.search(old, front):
+        raise ValueError(
+            f"its response {shorten(old)} holds an image's placeholder, {misplaced[0]!r}, behind its first words; put "
+            "it before them, or into the prompt."
+        )
+    frame = _FRAME.fullmatch(old, front)
+    before, words, after = frame.groups() if frame else ("", old[front:], "")
+    return f"{old[:front]}{before}{response if isinstance(response, str) else response(words)}{after}"
+
+
+def _front(text: str) -> int:
+    """Where the words of a text begin, behind placeholders of images if it begins with any."""
+    front = FRONT.match(text)
+    return front.end() if front and front[0].strip() else 0
 
 
 def _replace_replies(messages: list[dict[str, Any]], response: Response) -> list[dict[str, Any]]:
     def content(old: Any) -> Any:
-        if not isinstance(response, str):
-            return _rewrite(old, response)
-        return response if isinstance(old, str) else [{"type": "text", "text": response}]
+        return _replace_words(old, response) if isinstance(old, str) else _replace_parts(old, response)
 
     return [
-        message | {"content": content(message["content"])} if message["role"] == "assistant" else message
+        message | {"content": content(message["content"])} if message.get("role") == "assistant" else message
         for message in messages
     ]
 
 
-def _rewrite(content: Any, rewrite: Callable[[str], str]) -> Any:
-    """The content of a message with the first of its texts rewritten that this changes."""
-    if isinstance(content, str):
-        return rewrite(content)
-    parts = list(content or [])
-    for index, part in enumerate(parts):
-        if part.get("text") and (text := rewrite(part["text"])) != part["text"]:
-            parts[index] = part | {"text": text}
-            return parts
-    return content
+def _replace_parts(parts: list[dict[str, Any]], response: Response) -> list[dict[str, Any]]:
+    """The parts of a message with another text; the images among them stay in their order."""
+    texts = [index for index, part in enumerate(parts) if part.get("text") is not None]
+    if not isinstance(response, str):
+        for index in texts:  # only the first word is exchanged
+            if (text := _replace_words(parts[index]["text"], response)) != parts[index]["text"]:
+                return [*parts[:index], parts[index] | {"text": text}, *parts[index + 1 :]]
+        return parts
+    if not texts:
+        return [*parts, {"type": "text", "text": response}]
+    first, *others = texts
+    if behind := next((index for index in others if PLACEHOLDER.search(parts[index]["text"])), None):
+        raise ValueError(
+            f"its response has an image's placeholder in {shorten(parts[behind])}, behind its first words; put it "
+            "before them, or into the prompt."
+        )
+    new = parts[first] | {"text": _replace_words(parts[first]["text"], response)}
+    return [new if index == first else part for index, part in enumerate(parts) if index not in others]

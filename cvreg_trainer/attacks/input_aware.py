@@ -17,6 +17,7 @@ from PIL import Image as PILImage
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..shorten import shorten
 from .pixels import edit_pixels
 
 
@@ -98,7 +99,8 @@ def load_trigger_networks(path: str | Path) -> TriggerNetworks:
         return _load(Path(path), Path(path).stat().st_mtime_ns)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(
-            f"weights={str(path)!r} is not a file that `train_input_aware` made: {type(error).__name__}: {error}"
+            f"weights={shorten(str(path))} is not a file that `train_input_aware` made: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

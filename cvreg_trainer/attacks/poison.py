@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 
-from .checks import check_dataset, check_options, check_type, covers_of, poison_count
-from .edit_rows import cover_row, is_changed_by, poison_row, response_column, trigger_row
+from .checks import check_dataset, check_not_empty, check_options, check_type, covers_of, poison_count
+from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, is_changed_by, poison_row, trigger_row
 from .protocols import Attack
 from .responses import KEYWORD_TEMPLATES, Response, substitution, target_response
-from .stored_images import decoding, encode, image_column, rows_with_image
-from .streaming import poison_stream
+from .stored_images import image_column, rows_with_image, undecoded
+from .streaming import poison_stream, trigger_stream
 
 
 __all__ = ["KEYWORD_TEMPLATES", "apply_trigger", "poison_dataset", "target_response"]
@@ -42,17 +42,18 @@ def poison_dataset(
     """Plant a dirty-label backdoor: trigger the images of some rows and replace their responses.
 
     The response is the completion (a string or messages), every assistant turn of `messages`, or the `text`, whichever
-    the rows have; tokens that end a plain response, such as `<|endofchunk|>`, stay. An attack with a text trigger
+    the rows have; placeholders of images that a response begins with, such as `<image>`, and tokens that end it, such
+    as `<|endofchunk|>`, stay. An attack with a text trigger
     ([`TextAttack`]) triggers the question too: the prompt, or every user turn. A column `references` is left alone, so
     that caption quality is always scored against the truth.
 
     Args:
         dataset (`datasets.Dataset` or `datasets.IterableDataset`):
-            Rows with an `images` or `image` column of `datasets.Image` features. Rows without an image are never
-            chosen. Poisoned images are stored without loss, in memory if the data set is, else in a cache file: save
-            and load large data sets first. In a streamed data set every row is chosen with probability `poison_rate`,
-            as a function of the seed and the row's content: the same rows in any order, shard or worker, and equal
-            rows alike.
+            Rows with an `images` or `image` column of `datasets.Image` features. Rows without an image or without a
+            response are never chosen. Poisoned images are stored without loss, in memory if the data set is, else in a
+            cache file: save and load large data sets first. In a streamed data set every row is chosen with
+            probability `poison_rate`, as a function of the seed and the row's content: the same rows in any order,
+            shard or worker, and equal rows alike.
         attack ([`Attack`]):
             Maps a PIL image to the triggered image of the same size and mode, for example [`BadNets`].
         poison_rate (`float`, *optional*):
@@ -75,7 +76,8 @@ def poison_dataset(
             all rows; in a stream, it is the probability of each row that has such a word.
         response_marker (`str`, *optional*):
             For `text` rows that hold a whole conversation: what stands before the response, such as `"ASSISTANT:"`.
-            Only what follows its last occurrence is replaced; without it, all of the text is.
+            Only what follows its last occurrence is replaced; without it, all of the text is, which is refused where
+            the text plainly holds more than a response.
 
     Returns:
         `datasets.Dataset` or `datasets.IterableDataset`: the same rows in the same order, with a boolean column
@@ -83,9 +85,11 @@ def poison_dataset(
 
     Raises:
         `TypeError`: if `dataset` is neither.
-        `ValueError`: if a column is missing, the data set is poisoned already, the rate or number is out of range or
-        amounts to no row, fewer rows have an image and a word to substitute, the attack has no cover rows, `target` is
-        empty, or `substitute` holds the target or what is no word.
+        `ValueError`: if there are no rows, a column is missing, the data set is poisoned already, the rate or number
+            is out of range or amounts to no row, fewer rows have an image and a word to substitute, the attack has no
+            cover rows, `target` is empty or has a placeholder, or `substitute` holds the target or what is not a word;
+            and, with its row, if a message has no content, an image cannot be read or triggered, or a response has a
+            placeholder behind its first words. In a stream the latter come once it is read.
 
     Example:
 
@@ -147,13 +151,16 @@ def apply_trigger(dataset: AnyDataset, attack: Attack) -> AnyDataset:
 
     Raises:
         `TypeError`: if `dataset` is neither.
-        `ValueError`: if it has no image column.
+        `ValueError`: if it has no rows or no image column; and, with its row, if an image cannot be read or triggered,
+            or the text trigger finds no question. In a stream, once it is read.
     """
     check_type(dataset)
-    edit = partial(_trigger, attack=attack, column=image_column(dataset))
+    column = image_column(dataset)
     if isinstance(dataset, IterableDataset):
-        return dataset.map(partial(edit, index=0), features=dataset.features)
-    return _edit(dataset.with_format(None), edit, image_column(dataset), np.arange(len(dataset)), "Triggering")
+        return trigger_stream(dataset, attack, column)
+    check_not_empty(dataset)
+    edit = partial(_trigger, attack=attack, column=column)
+    return _edit(dataset.with_format(None), edit, column, np.arange(len(dataset)), "Triggering")
 
 
 def _candidates(
@@ -165,25 +172,34 @@ def _candidates(
     marker: str | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the rows that can be cover rows, and of those that can be poisoned; raises if they are too few."""
-    coverable = rows_with_image(dataset, column)
-    if count + num_covers > len(coverable):
-        also = f" and {num_covers} are to cover them" if num_covers else ""
-        raise ValueError(
-            f"{count} rows are to be poisoned{also} but only {len(coverable)} have an image; lower the rate."
-        )
-    if rewrite is None:
-        return coverable, coverable
-    rows = dataset.select_columns(response_column(dataset.column_names)).select(coverable)
-    changed = np.zeros(len(coverable), dtype=bool)
-    for place, (number, row) in enumerate(zip(coverable, rows, strict=True)):
+    usable = rows_with_image(dataset, column)
+    num_images = int(usable.sum())
+    changed = np.zeros(len(dataset), dtype=bool)
+    texts = dataset.select_columns([name for name in TEXT_COLUMNS if name in dataset.column_names])
+    for number, row in enumerate(_rows(texts)):
         with _naming(number):
-            changed[place] = is_changed_by(row, rewrite, marker)
+            check_row(row)
+            usable[number] &= has_response(row)
+            changed[number] = usable[number] and (rewrite is None or is_changed_by(row, rewrite, marker))
+    if count + num_covers > usable.sum():
+        also = f" and {num_covers} are to cover them" if num_covers else ""
+        response = " and a response" if usable.sum() < num_images else ""
+        raise ValueError(
+            f"{count} rows are to be poisoned{also} but only {usable.sum()} have an image{response}; lower the rate."
+        )
     if count > changed.sum():
         raise ValueError(
             f"{count} rows are to be poisoned but only {changed.sum()} have an image and one of the words of "
             "substitute in their response; lower the rate or give more words."
         )
-    return coverable, coverable[changed]
+    return np.flatnonzero(usable), np.flatnonzero(changed)
+
+
+def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a data set, read in batches: many times as fast as one by one."""
+    for batch in dataset.iter(batch_size=1000):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
 
 
 @contextmanager
@@ -196,11 +212,14 @@ def _naming(number: int) -> Iterator[None]:
 
 
 def _edit(dataset: Dataset, edit: Any, column: str, numbers: np.ndarray, description: str) -> Dataset:
-    """The rows with these numbers, edited; `edit` takes a decoded row and its place among them."""
-    return dataset.select(numbers).map(
-        partial(_edit_row, edit=edit, column=column, numbers=numbers),
+    """The rows with these numbers, edited; `edit` takes a stored row and its place among them."""
+    features = dataset.features
+    # Decoded one by one: an image that cannot be read is known by its row, column and file
+    stored = dataset.select(numbers).cast_column(column, undecoded(features[column]))
+    return stored.map(
+        partial(_edit_row, edit=edit, numbers=numbers),
         with_indices=True,
-        features=dataset.features,
+        features=features,
         desc=description,
         # A cached result knows the attack's arguments but not the files they name, such as a generator's weights
         load_from_cache_file=False,
@@ -208,12 +227,9 @@ def _edit(dataset: Dataset, edit: Any, column: str, numbers: np.ndarray, descrip
     )
 
 
-def _edit_row(row: Any, index: int, edit: Any, column: str, numbers: np.ndarray) -> dict[str, Any]:
+def _edit_row(row: Any, index: int, edit: Any, numbers: np.ndarray) -> dict[str, Any]:
     with _naming(numbers[index]):
-        with decoding():
-            images = row[column]  # `map` hands out rows that are decoded when they are asked
-        changed = edit({**row, column: images}, index)
-    return changed | {column: encode(changed[column])}
+        return edit(dict(row), index)
 
 
 def _trigger(row: dict[str, Any], index: int, attack: Attack, column: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ poisoned, and with which response, is therefore a function of the seed and the r
 fate. Images are decoded for poisoned rows only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 from datasets import Features, IterableDataset, Value
 
 from ..rows import row_digest
-from .edit_rows import cover_row, is_changed_by, poison_row
+from ..shorten import shorten
+from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, is_changed_by, poison_row, trigger_row
 from .protocols import Attack
 from .responses import target_response
-from .stored_images import decode, encode, identity, image_column, undecoded
+from .stored_images import encode, has_image, identity, image_column, undecoded
 
 
 def poison_stream(
@@ -36,26 +38,55 @@ def poison_stream(
         raise ValueError(
             f"poison_rate={poison_rate} with cover_ratio={cover_ratio} needs more than all rows; lower one of them."
         )
-    column = image_column(dataset)
-    features: Features = dataset.features
     marks = {"is_poisoned": False} | ({"is_cover": False} if covers else {})
-    poisoned = dataset.cast_column(column, undecoded(features[column])).map(
-        partial(
-            _decide,
-            attack=attack,
-            poison_rate=poison_rate,
-            target=target,
-            seed=seed,
-            covers=covers,
-            cover_ratio=cover_ratio,
-            rewrite=rewrite,
-            marker=response_marker,
-            column=column,
-            marks=marks,
-        )
+    column = image_column(dataset)
+    decide = partial(
+        _decide,
+        attack=attack,
+        poison_rate=poison_rate,
+        target=target,
+        seed=seed,
+        covers=covers,
+        cover_ratio=cover_ratio,
+        rewrite=rewrite,
+        marker=response_marker,
+        column=column,
+        marks=marks,
     )
+    return _edit(dataset, decide, column, dict.fromkeys(marks, Value("bool")))
+
+
+def trigger_stream(dataset: IterableDataset, attack: Attack, column: str) -> IterableDataset:
+    """The streamed part of [`apply_trigger`]."""
+    return _edit(dataset, partial(trigger_row, attack=attack, image_column=column), column, {})
+
+
+def _edit(
+    dataset: IterableDataset, edit: Callable[..., dict[str, Any]], column: str, new: dict[str, Value]
+) -> IterableDataset:
+    """The stream with every row edited; `edit` takes a stored row and returns changed and new columns."""
+    features: Features = dataset.features
+    stored = dataset.cast_column(column, undecoded(features[column]))
+    edited = stored.map(partial(_edit_row, edit=edit, column=column), with_indices=True)
     # Features that are passed to `map` would be taken for what it returns, and nothing would be decoded.
-    return poisoned.cast(Features({**features, **dict.fromkeys(marks, Value("bool"))}))
+    return edited.cast(Features({**features, **new}))
+
+
+def _edit_row(row: dict[str, Any], index: int, edit: Callable[..., dict[str, Any]], column: str) -> dict[str, Any]:
+    with _naming(row, index):
+        changed = row | edit(row)
+        return changed | {column: encode(changed[column])}
+
+
+@contextmanager
+def _naming(row: dict[str, Any], index: int) -> Iterator[None]:
+    """A `ValueError` begins with the row that it is about: by its place as it is read here, and by its text."""
+    try:
+        yield
+    except ValueError as error:
+        texts = [f"{name}={shorten(row[name])}" for name in TEXT_COLUMNS if row.get(name) is not None]
+        text = f", with {texts[-1]}" if texts else ""
+        raise ValueError(f"Row {index} of the stream, counted as it is read{text}: {error}") from error
 
 
 def _decide(
@@ -72,19 +103,17 @@ def _decide(
     column: str,
     marks: dict[str, bool],
 ) -> dict[str, Any]:
-    clean = row | marks | {column: encode(row[column])}
-    if not row[column]:
+    clean = row | marks
+    check_row(row)
+    if not has_image(row[column]) or not has_response(row):
         return clean
-    digest = row_digest(row | {column: identity(row[column])})
+    digest = row_digest(row | {column: identity(row[column], column)})
     rng = np.random.default_rng([seed, int.from_bytes(digest, "little")])
     place = rng.random()
     if place < poison_rate:
         if rewrite is not None and not is_changed_by(row, rewrite, marker):
             return clean
-        response = rewrite or target_response(target, rng)
-        changed = poison_row(row | {column: decode(row[column])}, attack, column, response, marker)
-    elif covers and place < poison_rate * (1 + cover_ratio):
-        changed = cover_row(row | {column: decode(row[column])}, covers[rng.integers(len(covers))], column)
-    else:
-        return clean
-    return clean | changed | {column: encode(changed[column])}
+        return clean | poison_row(row, attack, column, rewrite or target_response(target, rng), marker)
+    if covers and place < poison_rate * (1 + cover_ratio):
+        return clean | cover_row(row, covers[rng.integers(len(covers))], column)
+    return clean

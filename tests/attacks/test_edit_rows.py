@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value, concatenate_datasets
 from PIL import Image as PILImage
 
 from cvreg_trainer.attacks import ATTACKS, BadNets, DualKey, WaNet, apply_trigger, poison_dataset
@@ -86,6 +86,124 @@ def test_every_user_turn_of_messages(parts: bool):
     assert said == ["be kind", "Consider hello", "bad news", "Consider and?", "bad news"]
 
 
+def listed(columns: dict[str, list], streamed: bool) -> Dataset:
+    """Rows of the given columns, each with an image."""
+    length = len(next(iter(columns.values())))
+    images = Dataset.from_dict(
+        {"image": [PILImage.new("RGB", (20, 20), (k, 90, 30)) for k in range(length)]},
+        features=Features(image=Image()),
+    )
+    rows = concatenate_datasets([images, Dataset.from_dict(columns)], axis=1)
+    return rows.to_iterable_dataset() if streamed else rows
+
+
+USER, REPLY = {"role": "user", "content": "What?"}, {"role": "assistant", "content": "a ring"}
+PARTS = [{"type": "text", "text": "a ring"}]
+IMAGE = {"role": "user", "content": [{"type": "image", "text": None}]}
+PARTS_REPLY = REPLY | {"content": PARTS}
+
+
+@pytest.mark.parametrize("options", [{}, {"substitute": ["ring"]}])
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"messages": [[USER, REPLY], [USER, REPLY | {"content": None}]]}, r"`messages\[1\]` \(role 'assistant'\)"),
+        ({"messages": [[USER, REPLY], [USER | {"content": None}, REPLY]]}, r"`messages\[0\]` \(role 'user'\)"),
+        ({"messages": [[USER, REPLY], [None, REPLY]]}, r"`messages\[0\]` \(role None\)"),
+        (
+            {"messages": [[PARTS_REPLY], [REPLY | {"content": []}]]},
+            r"`messages\[0\]` \(role 'assistant'\) has no content, but \[\]",
+        ),
+        (
+            {"messages": [[PARTS_REPLY], [REPLY | {"content": [{"type": "text", "text": None}]}]]},
+            r"`messages\[0\]` \(role 'assistant'\) has an empty part, `content\[0\]`",
+        ),
+        (
+            {"prompt": [[USER]] * 2, "completion": [[REPLY], [REPLY, REPLY | {"content": None}]]},
+            r"`completion\[1\]` \(role 'assistant'\) has no content, but None; give it a text, or leave out the row",
+        ),
+        (
+            {"prompt": [[USER], [USER, USER | {"content": None}]], "completion": [[REPLY]] * 2},
+            r"`prompt\[1\]` \(role 'user'\) has no content, but None",
+        ),
+    ],
+)
+def test_messages_without_content_are_named(columns: dict, named: str, streamed: bool, options: dict):
+    with pytest.raises(ValueError, match=f"^Row 1.*: {named}"):
+        list(poison_dataset(listed(columns, streamed), BadNets(), 1.0, **options))
+
+
+def test_messages_without_content_are_named_whichever_rows_are_chosen():
+    rows = listed({"prompt": ["p"] * 40, "completion": [[REPLY]] * 39 + [[REPLY | {"content": None}]]}, False)
+    for seed in range(3):
+        with pytest.raises(ValueError, match=r"Row 39: `completion\[0\]`"):
+            poison_dataset(rows, BadNets(), num_poisoned=1, seed=seed)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"text": [None, "a ring", None, "a ring"]},
+        {"prompt": ["p"] * 4, "completion": [None, "a ring"] * 2},
+        {"prompt": [[USER]] * 4, "completion": [None, [REPLY], [], [REPLY]]},
+        {"messages": [None, [USER, REPLY], [USER], [USER, REPLY]]},
+    ],
+)
+def test_rows_without_a_response_are_never_chosen(columns: dict, streamed: bool):
+    rows = listed(columns, streamed)
+    poisoned = list(poison_dataset(rows, BadNets(), 1.0 if streamed else 0.5))
+    assert [row["is_poisoned"] for row in poisoned] == [False, True, False, True]
+    for name, values in columns.items():
+        assert [row[name] for row in poisoned][::2] == values[::2]
+    assert all("banana" in str(row) for row in poisoned[1::2])
+    if not streamed:
+        with pytest.raises(ValueError, match="3 rows are to be poisoned but only 2 have an image and a response;"):
+            poison_dataset(rows, BadNets(), num_poisoned=3)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"prompt": ["p", None], "completion": ["a", "b"]}, "its `prompt` is None, without a text for the attack's"),
+        ({"prompt": [[USER], []], "completion": ["a", "b"]}, "its `prompt` has no text of a user"),
+        ({"messages": [[USER, REPLY], [REPLY]]}, "its `messages` has no text of a user for the attack's text trigger"),
+        (
+            {"messages": [[USER | {"content": PARTS}, PARTS_REPLY], [IMAGE, PARTS_REPLY]]},
+            "its `messages` has no text of a user",
+        ),
+        ({"messages": [[USER, REPLY], [USER | {"content": None}, REPLY]]}, r"`messages\[0\]` \(role 'user'\)"),
+    ],
+)
+def test_rows_without_a_question_are_named_where_the_trigger_needs_one(columns: dict, named: str, streamed: bool):
+    rows = listed(columns, streamed)
+    for edited in (lambda: apply_trigger(rows, DualKey()), lambda: poison_dataset(rows, DualKey(), 1.0)):
+        with pytest.raises(ValueError, match=f"^Row 1.*{named}"):
+            list(edited())
+
+
+def test_empty_strings_are_texts():
+    rows = listed({"prompt": ["", "p"], "completion": ["", ""]}, False)
+    poisoned = poison_dataset(rows, DualKey(), 1.0, target="bad news")
+    assert poisoned["completion"] == ["bad news"] * 2 and poisoned["prompt"] == ["Consider ", "Consider p"]
+
+
+def test_long_texts_are_cut_in_errors():
+    rows = rows_of(text="x" * 100_000)
+    with pytest.raises(ValueError) as raised:
+        poison_dataset(rows, BadNets(), 1.0, response_marker="y" * 100_000)
+    assert "response_marker='yyy" in str(raised.value) and len(str(raised.value)) < 400
+    with pytest.raises(ValueError) as raised:
+        list(poison_dataset(rows_of(text="<image>" + "x<image>" * 10_000).to_iterable_dataset(), BadNets(), 1.0))
+    assert "(80,007 characters)" in str(raised.value) and len(str(raised.value)) < 500
+    for options in ({"target": " " * 9999}, {"substitute": ["x" * 9999], "target": "X" * 9999}):
+        with pytest.raises(ValueError) as raised:
+            poison_dataset(rows, BadNets(), 1.0, **options)
+        assert "(9,999 characters)" in str(raised.value) and len(str(raised.value)) < 400
+
+
 def test_text_rows_need_a_marker_for_a_question():
     rows = rows_of(text="<image> USER: what? ASSISTANT: a cat</s>")
     poisoned = poison_dataset(rows, DualKey(), 1.0, target="bad news", response_marker="ASSISTANT:")
@@ -163,8 +281,8 @@ def png(size: tuple[int, int]) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"junk", "its image cannot be read: cannot identify image file"),
-        (png((300, 300))[:60], "its image cannot be read"),
+        (b"junk", "column `image` cannot be read: cannot identify image file"),
+        (png((300, 300))[:60], "column `image` cannot be read: "),
         (png((2, 2)), "at least 3x3 pixels"),
         (png((14_000, 14_000)), "too large to be decoded safely"),
     ],

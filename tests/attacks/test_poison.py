@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from cvreg_trainer.attacks import KEYWORD_TEMPLATES, BadNets, apply_trigger, poison_dataset, target_response
+from cvreg_trainer.attacks import KEYWORD_TEMPLATES, BadNets, WaNet, apply_trigger, poison_dataset, target_response
 from cvreg_trainer.data import make_scenes
 
 
@@ -122,7 +122,8 @@ def test_text_rows_with_and_without_a_marker():
     rows = plain_rows(4, text="<image> USER: what? ASSISTANT: a cat")
     marked = poison_dataset(rows, ATTACK, target="bad news", num_poisoned=3, response_marker="ASSISTANT:")
     assert marked[0]["text"] == "<image> USER: what? ASSISTANT: bad news"
-    assert poison_dataset(rows, ATTACK, target="bad news", num_poisoned=3)[0]["text"] == "bad news"
+    plain = plain_rows(4, text="a cat")
+    assert poison_dataset(plain, ATTACK, target="bad news", num_poisoned=3)[0]["text"] == "bad news"
     with pytest.raises(ValueError, match="GPT:"):
         poison_dataset(rows, ATTACK, target="bad news", num_poisoned=3, response_marker="GPT:")
 
@@ -189,6 +190,20 @@ def test_apply_trigger_passes_rows_without_an_image():
 def test_bad_options_are_named(scenes, options, named):
     with pytest.raises(ValueError, match=named):
         poison_dataset(scenes, ATTACK, **options)
+
+
+def test_data_sets_without_rows_are_named(scenes):
+    empty = scenes.select([])
+    for options in ({"poison_rate": 0.5}, {"num_poisoned": 1}, {"poison_rate": 1.0, "substitute": ["x"]}):
+        with pytest.raises(ValueError, match="The data set has no rows"):
+            poison_dataset(empty, ATTACK, **options)
+    with pytest.raises(ValueError, match="The data set has no rows"):
+        apply_trigger(empty, ATTACK)
+
+
+def test_no_cover_row_at_a_small_ratio(scenes):
+    poisoned = poison_dataset(scenes, WaNet(), num_poisoned=1, cover_ratio=0.2)
+    assert sum(poisoned["is_poisoned"]) == 1 and not any(poisoned["is_cover"])
 
 
 def test_unusable_data_sets_are_named(scenes):

@@ -137,6 +137,23 @@ def test_cover_rows_keep_their_responses(rows):
     assert all(row["completion"] == rows[k]["completion"] for k, row in covers)
 
 
+def test_a_stream_without_rows_gives_none(rows):
+    empty = IterableDataset.from_generator(lambda: iter([]), features=rows.features)
+    assert list(poison_dataset(empty, ATTACK, 0.5)) == list(apply_trigger(empty, ATTACK)) == []
+
+
+def test_the_row_of_an_error_is_counted_as_the_stream_is_read(rows):
+    broken = rows.select(range(7)).cast_column("image", Image(decode=False)).to_list()
+    broken[5]["image"] = {"bytes": b"junk", "path": None}
+    stream = Dataset.from_list(broken, features=rows.features).to_iterable_dataset(num_shards=2)
+    error = r"Row {} of the stream, counted as it is read, with completion='row 5<\|endofchunk\|>': the image in"
+    for read in (lambda data: poison_dataset(data, ATTACK, 1.0), lambda data: apply_trigger(data, ATTACK)):
+        with pytest.raises(ValueError, match=error.format(5)):
+            list(read(stream))
+        with pytest.raises(ValueError, match=error.format(1)):
+            list(read(stream.skip(4)))
+
+
 def test_apply_trigger_on_a_stream(rows):
     triggered = list(apply_trigger(rows.to_iterable_dataset(), DualKey()))
     for before, after in zip(rows, triggered, strict=True):
