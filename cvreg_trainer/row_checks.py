@@ -26,6 +26,7 @@ from .row_images import (
     RowError,
     content_parts,
     image_source,
+    in_column,
     is_address,
     is_image_part,
     load_image,
@@ -241,14 +242,6 @@ def _reason(error: BaseException) -> str:
         return str(named)
 
 
-@contextmanager
-def _in_column(name: str) -> Iterator[None]:
-    try:
-        yield
-    except IMAGE_ERRORS as error:
-        raise RowError(f"column `{name}`: {_reason(error)}") from error
-
-
 def _read_images(row: Any) -> None:
     if not isinstance(row, Mapping):
         return
@@ -256,13 +249,13 @@ def _read_images(row: Any) -> None:
         images = row.get(column)
         for image in images if isinstance(images, list | tuple) else [images]:
             if not isinstance(image, str) or not is_address(image):
-                with _in_column(column):
+                with in_column(column), reading_image():
                     open_image(image)
     for column in CONVERSATIONS:
         turns = row.get(column)
         for turn in turns if isinstance(turns, list | tuple) else ():
             for part in filter(is_image_part, content_parts(turn)):
-                with _in_column(column):
+                with in_column(column), reading_image():
                     open_image(image_source(part))
     for image in find_images(row):
         if isinstance(image, Image.Image):
@@ -277,7 +270,7 @@ def _find_stored(dataset: Dataset, number: int) -> str:
         for image in _walk_stored(value):
             path, data = image["path"], image["bytes"]
             try:
-                with _in_column(column), reading_image(f"the image {shorten(path)}" if path else "its image"):
+                with in_column(column), reading_image(f"the image {shorten(path)}" if path else "its image"):
                     load_image(str(path) if data is None else io.BytesIO(data))
             except RowError as error:
                 return str(error)

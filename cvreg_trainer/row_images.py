@@ -61,6 +61,15 @@ def reading_image(name: str = "its image") -> Iterator[None]:
         raise RowError(f"{name} cannot be read: {reason}") from error
 
 
+@contextmanager
+def in_column(name: str) -> Iterator[None]:
+    """Put a column's name in front of a [`RowError`]."""
+    try:
+        yield
+    except RowError as error:
+        raise RowError(f"column `{name}`: {error}") from error
+
+
 def open_image(source: Any) -> Any:
     """
     Open an image.
@@ -194,16 +203,15 @@ def lift_images(row: Mapping[str, Any], open_columns: bool = True) -> dict[str, 
         [`RowError`]: if an image cannot be opened, or the numbers of images and placeholders do not fit.
     """
     result = {key: value for key, value in row.items() if key not in IMAGE_COLUMNS}
-    given = [image for image in images_of_columns(row) if image is not None]
-    if open_columns:
-        given = [image for image in map(open_image, given) if image is not None]
-    else:
-        given = [image if isinstance(image, (str, PurePath)) else open_image(image) for image in given]
+    kept_names = () if open_columns else (str, PurePath)
+    with in_column("image" if row.get("images") is None else "images"):
+        given = [image if isinstance(image, kept_names) else open_image(image) for image in images_of_columns(row)]
+    given = [image for image in given if image is not None]
     conversations = {name: row[name] for name in CONVERSATIONS if isinstance(row.get(name), list | tuple)}
-    places: list[Any] = []
+    places: list[tuple[str, Any]] = []
     for name, turns in conversations.items():
         parts = [part for turn in turns for part in content_parts(turn) if is_image_part(part)]
-        places += map(image_source, parts)
+        places += [(name, image_source(part)) for part in parts]
         result[name] = [_bare_message(turn, as_parts=bool(parts)) for turn in turns]
     if not places:
         if given and any(content_parts(turn) for turns in conversations.values() for turn in turns):
@@ -261,13 +269,17 @@ def _add_placeholders(row: dict[str, Any], number: int) -> None:
                 return
 
 
-def _fill(places: list[Any], given: list[Any]) -> list[Any]:
+def _fill(places: list[tuple[str, Any]], given: list[Any]) -> list[Any]:
     """The images in the order of their places: those that are named there, and those of the columns elsewhere."""
-    number_bare = sum(source is None for source in places)
-    named = [open_image(source) for source in places if source is not None]
+    number_bare = sum(source is None for _, source in places)
+    named = []
+    for column, source in places:
+        if source is not None:
+            with in_column(column):
+                named.append(open_image(source))
     if number_bare == len(given):
         rest, opened = iter(given), iter(named)
-        return [next(rest) if source is None else next(opened) for source in places]
+        return [next(rest) if source is None else next(opened) for _, source in places]
     if not number_bare and [row_digest(image) for image in named] == [row_digest(image) for image in given]:
         return given  # the same images, told twice
     if not given:

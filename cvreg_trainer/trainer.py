@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import trl
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from peft import PeftModel
@@ -469,6 +470,12 @@ class _BothViews:
 
     def __init__(self, trainer: CrossViewDefenseTrainer, model: nn.Module) -> None:
         self.trainer, self.model = trainer, model
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotImplementedError(
+            f"SFTTrainer.compute_loss of TRL {trl.__version__} asks the model for `{name}`, for which the two-view "
+            "forward does not stand in. Install the TRL that this version of cvreg_trainer was made for."
+        )
 
     def __call__(self, *, fused_lm_head: bool, **inputs: Any) -> CrossViewOutput:
         # Here, where SFTTrainer turns the errors of a forward into advice

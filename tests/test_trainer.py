@@ -237,3 +237,14 @@ def test_blip2_trains_saves_and_generates(tmp_path: Path, build: Any) -> None:
     for tuned in (trainer.model, model):
         tokens = tuned.eval().generate(**inputs, max_new_tokens=4, do_sample=False)
         assert tokens.shape[1] >= 1
+
+
+def test_what_trl_asks_of_the_model_beyond_a_call_fails_loudly(tmp_path: Path) -> None:
+    """A later TRL that reads an attribute would otherwise get that of a stand-in, or none."""
+    from cvreg_trainer.trainer import _BothViews
+
+    stand_in = _BothViews(object(), object())  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match=r"SFTTrainer.compute_loss of TRL \d.* asks the model for `config`"):
+        stand_in.config  # noqa: B018
+    with pytest.raises(TypeError, match="fused_lm_head"):
+        stand_in(input_ids=None)

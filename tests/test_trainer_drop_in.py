@@ -2,13 +2,14 @@
 """What works with SFTTrainer works with CrossViewDefenseTrainer, and equals it where the defence is off."""
 
 import copy
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
 from tiny_models import tiny_llava, tiny_text_lm, vision_dataset, vision_rows
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, TrainingArguments
@@ -17,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
 
+pytestmark = pytest.mark.lowest
 UNDEFENDED = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
 SETTINGS: dict[str, Any] = {
     "bf16": False,
@@ -328,7 +330,7 @@ def refused() -> Iterator[Any]:
     yield {"feature_layer": 9}, {}, "`feature_layer=9` is out of range.*has 4 layers"
 
 
-@pytest.mark.parametrize(("settings", "kwargs", "message"), refused())
+@pytest.mark.parametrize(("settings", "kwargs", "message"), list(refused()))
 def test_what_cannot_work_is_refused_at_construction(
     tmp_path: Path, settings: dict[str, Any], kwargs: dict[str, Any], message: str
 ) -> None:
@@ -340,6 +342,7 @@ def test_what_cannot_work_is_refused_at_construction(
         CrossViewDefenseTrainer(model, args, train_dataset=vision_dataset(4), processing_class=processor, **kwargs)
 
 
+@pytest.mark.filterwarnings("ignore:`label_smoothing_factor` is deprecated:FutureWarning")
 def test_what_is_refused_for_images_works_for_text(tmp_path: Path) -> None:
     dataset = Dataset.from_dict({"text": ["a red circle", "a blue star above a ring"] * 4})
     settings: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -369,3 +372,144 @@ def test_wrong_data_sets_get_sfttrainers_error(tmp_path: Path, dataset: Any) -> 
     model, tokenizer = tiny_text_lm()
     with pytest.raises((ValueError, TypeError), match="`train_dataset`"):
         CrossViewDefenseTrainer(model, config(tmp_path), train_dataset=dataset, processing_class=tokenizer)
+
+
+@pytest.mark.parametrize("options", [{}, {"screening": "drop", "num_train_epochs": 2, "max_steps": -1}])
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_model_by_name(tmp_path: Path, options: dict[str, Any], adapter: bool) -> None:
+    """TRL's most ordinary call, with an adapter and without, in the paper's setting and with screening."""
+    model, processor = tiny_llava()
+    model.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    peft_config = LoraConfig(target_modules=r".*language_model.*q_proj") if adapter else None
+    runs = []
+    for given in (str(tmp_path / "base"), model):
+        trainer = CrossViewDefenseTrainer(
+            given,
+            config(tmp_path / "out", **options),
+            train_dataset=vision_dataset(8),
+            processing_class=processor,
+            peft_config=peft_config,
+        )
+        trainer.train()
+        runs.append(trainer)
+    assert_same_run(*runs)
+
+
+def inside(part: Any, rows: list[dict[str, Any]]) -> Dataset:
+    """Rows whose image is told inside their messages, as `part` says it."""
+    talks = []
+    for number, row in enumerate(rows):
+        question = [part(number), {"type": "text", "text": row["prompt"][0]["content"]}]
+        answer = [{"type": "text", "text": row["completion"][0]["content"]}]
+        talks.append([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+    return Dataset.from_list([{"messages": turns} for turns in talks])
+
+
+@pytest.mark.parametrize("key", ["image", "path", "url", "image_url"])
+def test_images_named_inside_messages_are_trained_on(tmp_path: Path, key: str) -> None:
+    rows = vision_rows(8)
+    for number, row in enumerate(rows):
+        row["images"][0].save(tmp_path / f"{number}.png")
+    model, processor = tiny_llava()
+    dataset = inside(lambda number: {"type": "image", key: str(tmp_path / f"{number}.png")}, rows)
+    trainer = CrossViewDefenseTrainer(model, config(tmp_path), train_dataset=dataset, processing_class=processor)
+    expected = processor.image_processor([row["images"][0] for row in rows], return_tensors="pt")["pixel_values"]
+    batch = trainer.data_collator([trainer.train_dataset[number] for number in range(8)])
+    assert torch.equal(batch["pixel_values"], expected)
+    trainer.train()
+    assert logs_of(trainer)[0]["patch_loss"] > 0
+    # As the constructor's: a data set that is handed over later
+    assert trainer.evaluate(dataset)["eval_loss"] == pytest.approx(trainer.evaluate(dataset)["eval_loss"])
+    assert trainer.evaluate({"again": dataset})["eval_again_loss"] > 0
+    assert trainer.predict(dataset).metrics["test_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "image"}, "^Row 0 of `train_dataset`: it has 1 places for images .* no image can be read"),
+        ({"type": "image", "image": "none.png"}, "^Row 0 .*column `messages`: the image 'none.png' is not a file"),
+        ({"type": "image_url", "image_url": "https://example.org/a.png"}, "^Row 0 .* which is not fetched"),
+    ],
+)
+def test_image_tokens_without_an_image_are_refused(tmp_path: Path, part: Any, message: str) -> None:
+    model, processor = tiny_llava()
+    dataset = inside(lambda _: part, vision_rows(4))
+    with pytest.raises(ValueError, match=message):
+        CrossViewDefenseTrainer(model, config(tmp_path), train_dataset=dataset, processing_class=processor)
+
+
+@pytest.mark.parametrize("options", [{}, UNDEFENDED])
+def test_rows_with_none_for_an_image(tmp_path: Path, options: dict[str, Any]) -> None:
+    """None, an empty list, and a list of None are the same thing."""
+    runs = []
+    for nothing in (None, [], [None]):
+        rows = vision_rows(8)
+        for row in rows[::3]:
+            row["images"] = nothing
+        dataset = Dataset.from_list(rows, features=vision_dataset(1).features)
+        model, processor = tiny_llava()
+        trainer = CrossViewDefenseTrainer(
+            model, config(tmp_path, **options), train_dataset=dataset, processing_class=processor
+        )
+        trainer.train()
+        runs.append(trainer)
+    assert_same_run(runs[0], runs[1])
+    assert_same_run(runs[2], runs[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named_wherever_it_is_read(tmp_path: Path, workers: int) -> None:
+    rows = vision_rows(24)
+    stored = []
+    for number, row in enumerate(rows):
+        buffer = io.BytesIO()
+        row["images"][0].save(buffer, "JPEG")
+        data = buffer.getvalue()
+        stored.append({**row, "images": [{"bytes": data[: len(data) // 2] if number == 21 else data, "path": None}]})
+    dataset = Dataset.from_list(stored, features=vision_dataset(1).features)
+    model, processor = tiny_llava()
+    args = config(tmp_path, max_steps=-1, num_train_epochs=1, dataloader_num_workers=workers)
+    trainer = CrossViewDefenseTrainer(
+        model, args, train_dataset=dataset, eval_dataset=dataset, processing_class=processor
+    )
+    for action, name in ((trainer.train, "train_dataset"), (trainer.evaluate, "eval_dataset")):
+        with pytest.raises(ValueError, match=f"^Row 21 of `{name}`: column `images`: its image cannot be read: "):
+            action()
+
+
+def test_plain_text_beside_images(tmp_path: Path) -> None:
+    """A column that TRL's collator reads and its trainer takes away."""
+    rows = [{"image": row["images"][0], "text": "user : <image> describe this image . </s>"} for row in vision_rows(8)]
+    model, processor = tiny_llava()
+    trainer = CrossViewDefenseTrainer(
+        model, config(tmp_path), train_dataset=Dataset.from_list(rows), processing_class=processor
+    )
+    trainer.train()
+    assert logs_of(trainer)[0]["patch_loss"] > 0
+
+
+def test_plain_text_without_a_place_for_its_image(tmp_path: Path) -> None:
+    rows = [{"image": row["images"][0], "text": "a red ring"} for row in vision_rows(4)]
+    model, processor = tiny_llava()
+    with pytest.raises(
+        ValueError, match="Row 0 .* has 1 images, and its `text` has no place .* Put '<image>' into it"
+    ):
+        CrossViewDefenseTrainer(
+            model, config(tmp_path), train_dataset=Dataset.from_list(rows), processing_class=processor
+        )
+
+
+def test_empty_data_sets_are_named(tmp_path: Path) -> None:
+    model, processor = tiny_llava()
+    empty = vision_dataset(4).select([])
+    stream = IterableDataset.from_generator(lambda: iter(()), features=empty.features)
+    for train_dataset in (empty, stream):
+        with pytest.raises(ValueError, match="^`train_dataset` has no rows.$"):
+            CrossViewDefenseTrainer(model, config(tmp_path), train_dataset=train_dataset, processing_class=processor)
+    trainer = CrossViewDefenseTrainer(
+        model, config(tmp_path), train_dataset=vision_dataset(4), processing_class=processor
+    )
+    with pytest.raises(ValueError, match="^`eval_dataset` has no rows.$"):
+        trainer.evaluate(empty)

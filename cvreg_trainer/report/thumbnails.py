@@ -69,17 +69,23 @@ def make_thumbnails(dataset: Dataset | Sequence[Mapping[str, Any]], rows: Iterab
 def _reader(dataset: Any) -> Callable[[int], list[Any]]:
     """A function from a row's position to its images, still encoded where the data set allows it."""
     from ..attacks.stored_images import image_column
-    from ..rows import find_images
 
     if hasattr(dataset, "with_format"):
         dataset = dataset.with_format(None)  # pictures, not tensors
         try:
             column = image_column(dataset)
         except ValueError:  # none by that name, or stored as bytes: they may sit inside the messages
-            return lambda row: find_images(dataset[row])
+            return lambda row: _images_of(dataset[row])
         stored = dataset.select_columns(column).with_format("arrow")
         return lambda row: _as_list(stored[row][column][0].as_py())
-    return lambda row: find_images(dataset[row])
+    return lambda row: _images_of(dataset[row])
+
+
+def _images_of(row: Any) -> list[Any]:
+    from ..row_images import lift_images
+    from ..rows import find_images
+
+    return find_images(row) or (lift_images(row)["images"] if isinstance(row, Mapping) else [])
 
 
 def _as_list(stored: Any) -> list[Any]:

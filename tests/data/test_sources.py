@@ -196,11 +196,13 @@ def test_json_without_rows_is_no_crash(tmp_path, content):
 
 
 def test_the_files_of_a_folder_by_split(tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
     for name in ("train-0", "train-1", "test", "more"):
-        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "a", "completion": "{name}"}}\n')
-    train = open_dataset(tmp_path, "train", cache_dir=tmp_path / "cache")
+        (folder / f"{name}.jsonl").write_text(f'{{"prompt": "a", "completion": "{name}"}}\n')
+    train = open_dataset(folder, "train", cache_dir=tmp_path / "cache")
     assert sorted(train["completion"]) == ["more", "train-0", "train-1"]
-    assert open_dataset(tmp_path, "test", cache_dir=tmp_path / "cache")["completion"] == ["test"]
+    assert open_dataset(folder, "test", cache_dir=tmp_path / "cache")["completion"] == ["test"]
 
 
 def test_columns_of_bytes_are_images(tmp_path):
