@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
+from ..row_images import RowError, lift_images
+from ..rows import find_images
+
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,6 +65,8 @@ def make_thumbnails(dataset: Dataset | Sequence[Mapping[str, Any]], rows: Iterab
         try:
             images = images_of(row)
             yield _draw(images) if images else Thumbnail(None, "no image")
+        except RowError:
+            yield Thumbnail(None, "cannot be read")
         except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
             yield Thumbnail(None, f"cannot be read: {type(error).__name__}")
 
@@ -82,9 +87,6 @@ def _reader(dataset: Any) -> Callable[[int], list[Any]]:
 
 
 def _images_of(row: Any) -> list[Any]:
-    from ..row_images import lift_images
-    from ..rows import find_images
-
     return find_images(row) or (lift_images(row)["images"] if isinstance(row, Mapping) else [])
 
 

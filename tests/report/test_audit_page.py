@@ -188,7 +188,7 @@ def test_thumbnails_of_images_anywhere_in_a_row():
     assert decoded(one.uri).size == (128, 43) and decoded(two.uri).size == (6, 4)
     assert three.uri is None and three.remark == "no image"
     table = Dataset.from_dict({"image": ["a"]}, features=Features({"image": Value("string")}))
-    assert next(make_thumbnails(table, [0])).remark == "no image"
+    assert next(make_thumbnails(table, [0])).remark == "cannot be read"  # there is no file of this name
 
 
 def test_only_the_first_of_the_ranking_have_images(tmp_path):
