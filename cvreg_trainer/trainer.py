@@ -157,6 +157,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 adapt_dataset,
                 open_images=args.is_defended or args.is_screened,
                 image_tokens=find_image_tokens(processing_class),
+                text_field=args.dataset_text_field,
             )
             train_dataset = adapt(train_dataset, "`train_dataset`")
             eval_dataset = _map_datasets(lambda dataset: adapt(dataset, "`eval_dataset`"), eval_dataset)

@@ -74,7 +74,9 @@ def find_image_tokens(processor: Any) -> list[str]:
     return [token for token in tokens if isinstance(token, str) and token]
 
 
-def adapt_dataset(dataset: Any, source: str, open_images: bool, image_tokens: Collection[str] = ()) -> Any:
+def adapt_dataset(
+    dataset: Any, source: str, open_images: bool, image_tokens: Collection[str] = (), text_field: str = "text"
+) -> Any:
     """
     A data set in a form that TRL's collators take: every row has its images, opened, in a list `images`.
 
@@ -90,6 +92,8 @@ def adapt_dataset(dataset: Any, source: str, open_images: bool, image_tokens: Co
             otherwise the processor opens them.
         image_tokens (`Collection[str]`, *optional*):
             What stands for an image in the family's texts, besides `<image>`.
+        text_field (`str`, *optional*, defaults to `"text"`):
+            Column of rows of plain text.
 
     Raises:
         `ValueError`: if there are no rows, the columns cannot be trained on, or a row's text is missing, empty or
@@ -100,27 +104,36 @@ def adapt_dataset(dataset: Any, source: str, open_images: bool, image_tokens: Co
     check_not_empty(dataset, source)
     with naming_rows(dataset, source):
         rows = first_rows(dataset)
-    is_plain = isinstance(dataset, Dataset) and dataset.format["type"] != "custom"
-    if is_plain:
-        holds_images = bool(set(IMAGE_COLUMNS) & set(dataset.column_names)) or any(
-            map(_names_images, text_rows(dataset))
-        )
-    else:
-        holds_images = any(map(has_images, rows))
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         return dataset
+    is_plain = isinstance(dataset, Dataset) and dataset.format["type"] != "custom"
+    if is_plain:
+        are_named = _has_parts(dataset) and any(map(_names_images, text_rows(dataset)))
+        holds_images = are_named or not set(IMAGE_COLUMNS).isdisjoint(dataset.column_names)
+    else:
+        # What comes after the first rows is not known
+        are_named = not isinstance(dataset, Dataset) or any(_is_unusual_row(row, open_images) for row in rows)
+        holds_images = any(map(has_images, rows))
     if not holds_images:
         if "conversations" in rows[0] and PLACEHOLDER in str(rows[0]["conversations"]):
             check_columns(["conversations"], source)
         return dataset
-    check_columns(list(rows[0]), source)
+    if not {text_field, "input_ids"} & rows[0].keys():
+        check_columns(list(rows[0]), source)
     check_rows(text_rows(dataset) if is_plain else rows, source, {PLACEHOLDER, *image_tokens})
-    if is_plain:
-        needed = _is_unusual(dataset, open_images) or any(map(_names_images, text_rows(dataset)))
-    else:
-        # What comes after the first rows is not known
-        needed = not isinstance(dataset, Dataset) or any(_is_unusual_row(row, open_images) for row in rows)
-    return _lift(dataset, open_images) if needed else dataset
+    if are_named or (is_plain and _is_unusual(dataset, open_images)):
+        return _lift(dataset, open_images)
+    return dataset
+
+
+def _has_parts(dataset: Dataset) -> bool:
+    """Whether a conversation's content can be anything but text, told by the columns' types."""
+    features = (dataset.features[name] for name in CONVERSATIONS if name in dataset.column_names)
+    return any(isinstance(feature, (List, LargeList)) and not _is_text_only(feature.feature) for feature in features)
+
+
+def _is_text_only(message: Any) -> bool:
+    return isinstance(message, Mapping) and isinstance(message.get("content"), Value)
 
 
 def _is_unusual(dataset: Dataset, open_images: bool) -> bool:

@@ -80,6 +80,11 @@ def test_paths_are_left_to_the_processor_where_no_view_is_made(tmp_path: Path, r
     assert adapt(dataset, open_images=False) is dataset
 
 
+def test_plain_text_may_have_a_column_of_another_name() -> None:
+    dataset = Dataset.from_list([{"image": Image.new("RGB", (4, 4)), "caption": "<image> a"}])
+    assert adapt_dataset(dataset, "x", True, text_field="caption") is dataset
+
+
 def test_data_that_trl_takes_stays_as_it_is() -> None:
     for dataset in (vision_dataset(4), vision_dataset(4, image_free=[1]), vision_dataset(4, style="messages")):
         assert adapt(dataset) is dataset
