@@ -3,9 +3,14 @@
 Time and memory of the fused two-view head beside the plain formula with both views' logits in full.
 
     python benchmarks/fused_head.py --output benchmarks/results/fused_head_cpu.json
+    python benchmarks/fused_head.py --last_position --output benchmarks/results/last_position_cpu.json
 
 Each measurement runs forward and backward in a process of its own (on a GPU: in the same process, after a reset of the
 peak), the two in turn. Peak memory is what the step adds to the inputs: resident memory on a CPU, allocated on a GPU.
+
+With `--last_position`: a frozen head at the last position of each row, the one that the model itself still computes in
+a forward of both views, handed over as a slice, for which PyTorch reads the whole weight once a row, or in one piece
+as the package does.
 """
 
 from __future__ import annotations
@@ -16,12 +21,15 @@ import multiprocessing
 import resource
 import statistics
 import time
+from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cvreg_trainer.kernels import cross_view_statistics
+from cvreg_trainer.lm_head import _capture
 from cvreg_trainer.report import describe_environment
 
 
@@ -54,6 +62,31 @@ def measure(head: str, tokens: int, width: int, vocabulary: int, device: str) ->
     return {"seconds": time.perf_counter() - start, "mib": memory(device) - before}
 
 
+@torch.no_grad()
+def measure_last_position(rows: int, vocabulary: int, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds of the head at the last of 64 positions, in turn after a warm-up."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    width, device = 576, options.device
+    make = {"device": device, "dtype": getattr(torch, dtype)}
+    head = torch.nn.Linear(width, vocabulary, bias=False, **make).requires_grad_(False)
+    hidden, layer = torch.randn(rows, 64, width, **make), torch.nn.Identity()
+    seconds: dict[str, list[float]] = {"slice": [], "package": []}
+    for repeat in range(options.repeats + 1):
+        for way, done in seconds.items():
+            with _capture(head, layer, None) if way == "package" else nullcontext():  # type: ignore[arg-type]
+                synchronize(device)
+                start = time.perf_counter()
+                head(hidden if way == "package" else hidden[:, -1:])
+                synchronize(device)
+            if repeat:
+                done.append(time.perf_counter() - start)
+    taken = {way: statistics.median(done) for way, done in seconds.items()}
+    row: dict[str, Any] = {"rows": rows, "width": width, "vocabulary": vocabulary, "dtype": dtype}
+    row |= {f"{way}_seconds": value for way, value in taken.items()}
+    return row | {"seconds_ratio": taken["package"] / taken["slice"]}
+
+
 def memory(device: str, reset: bool = False) -> float:
     if device == "cuda":
         if reset:
@@ -73,14 +106,30 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, nargs="+", default=None)
-    parser.add_argument("--vocabularies", type=int, nargs="+", default=[32_000, 128_000])
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=None)
+    parser.add_argument("--last_position", action="store_true", help="measure the head at one position a row instead")
     options = parser.parse_args()
     gpu = options.device == "cuda"
+    rows = measure_last_positions(options) if options.last_position else measure_heads(options, gpu)
+    device = torch.cuda.get_device_name() if gpu else "cpu"
+    report = {"environment": {**describe_environment(), "device": device}, "repeats": options.repeats, "rows": rows}
+    options.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measure_last_positions(options: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for vocabulary, dtype, size in product(options.vocabularies or [49_153], ("float32", "bfloat16"), (2, 4, 8, 16)):
+        rows.append(measure_last_position(size, vocabulary, dtype, options))
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def measure_heads(options: argparse.Namespace, gpu: bool) -> list[dict[str, Any]]:
     width, token_counts = (4096 if gpu else 256), options.tokens or ([1024, 8192] if gpu else [512])
     # A fresh process for each CPU measurement: resident memory has no reset
     pool: Any = multiprocessing.get_context("spawn")
     rows = []
-    for vocabulary in options.vocabularies:
+    for vocabulary in options.vocabularies or [32_000, 128_000]:
         for tokens in token_counts:
             runs: dict[str, list[dict[str, float]]] = {"plain": [], "fused": []}
             for _ in range(options.repeats):
@@ -97,9 +146,7 @@ def main() -> None:
                 row |= {f"plain_{key}": plain, f"fused_{key}": fused, f"{key}_ratio": fused / plain}
             rows.append(row)
             print(json.dumps(row), flush=True)
-    device = torch.cuda.get_device_name() if gpu else "cpu"
-    report = {"environment": {**describe_environment(), "device": device}, "repeats": options.repeats, "rows": rows}
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    return rows
 
 
 if __name__ == "__main__":

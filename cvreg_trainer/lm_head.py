@@ -259,7 +259,7 @@ def _capture(
 
     def before_head(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         captured["hidden"] = args[0]
-        # A copy: for a strided input and a frozen weight, PyTorch copies the weight on a CPU, once a row
+        # In one piece: a slice is multiplied row by row where the weight is frozen, which reads all of it for each
         return args[0][:, -1:].contiguous(), *args[1:]
 
     def after_head(_: nn.Module, args: Any, output: torch.Tensor) -> None:

@@ -166,7 +166,7 @@ def test_gradients_under_checkpointing_equal_those_of_the_plain_loss(family: str
 @pytest.mark.parametrize("views", ["cross_view", "single_view"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_head_reads_one_position_in_one_piece(family: str, views: str) -> None:
-    """A strided input makes a CPU copy the whole head for each row."""
+    """For a strided input PyTorch multiplies row by row, and reads the whole frozen head for each."""
     model, batch = FAMILIES[family]()
     add_cross_view_head(model)
     inputs = []
