@@ -2,7 +2,7 @@
 """
 Resuming a full fine-tune of a vision-language model.
 
-Notable: transformers 5.23 writes the weights of many such models (LLaVA among them) under the names of the hub's
+Notable: transformers 5.24 writes the weights of many such models (LLaVA among them) under the names of the hub's
 checkpoints, but its Trainer reads them back by the names of its modules: it finds none, warns, and goes on from the
 weights that the model happened to have. Here they are read as `from_pretrained` reads them.
 """

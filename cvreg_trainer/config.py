@@ -25,7 +25,7 @@ class CrossViewDefenseConfig(SFTConfig):
     Configuration class for the [`CrossViewDefenseTrainer`].
 
     It has all parameters of [`~trl.SFTConfig`] and those below. With the three lambdas at 0 and screening off the
-    trainer is SFTTrainer. What the evidence says one should run is [`CrossViewDefenseConfig.recommended`].
+    trainer is SFTTrainer. Screening without the paper's terms is [`CrossViewDefenseConfig.recommended`].
 
     Parameters:
         lambda_patch (`float`, *optional*, defaults to `0.01`):
@@ -180,7 +180,11 @@ class CrossViewDefenseConfig(SFTConfig):
     @classmethod
     def recommended(cls, output_dir: str | None = None, **options: Any) -> CrossViewDefenseConfig:
         """
-        What the measurements say one should run: screening, and the paper's three terms off.
+        Screening, with the paper's three terms off.
+
+        Of the two defences it is the one that prevented backdoors in the measurements so far, which are on drawn scenes.
+        On other data it can leave out honest rows and miss poisoned ones: look at `trainer.audit()` before you trust
+        the model.
 
         Args:
             output_dir (`str`, *optional*):

@@ -334,7 +334,7 @@ def tiny_idefics(seed: int = 0, layers: int = 2) -> TinyTensors:
 
     `make_batch(batch_size=2, seed=0, images_per_row=None)` makes ragged rows; those with fewer images than the largest
     are filled up with images that `image_attention_mask` hides. The model's own loss fails on these labels
-    (transformers 5.23 reckons without the extra rows): take it from the logits.
+    (transformers 5.24 reckons without the extra rows): take it from the logits.
     """
     set_seed(seed)
     tokenizer = tiny_tokenizer()
