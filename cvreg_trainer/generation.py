@@ -86,13 +86,22 @@ def generate_captions(
 def _inference_mode(model: Any) -> Iterator[None]:
     """Evaluation mode without gradient; on exit every module's mode and the random state are as before."""
     modes = {module: module.training for module in model.modules()}
+    heads = [head for head in [model.get_output_embeddings()] if head is not None]
     with torch.no_grad(), preserve_random_state():
         model.eval()  # also switches gradient checkpointing off, and with it what forbids a cache
+        # Models slice the last position of the prompt out, which a CPU would multiply row by row
+        handles = [head.register_forward_pre_hook(_in_one_piece) for head in heads]
         try:
             yield
         finally:
+            for handle in handles:
+                handle.remove()
             for module, training in modes.items():
                 module.training = training
+
+
+def _in_one_piece(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return args[0].contiguous(), *args[1:]
 
 
 def _as_text(row: Mapping[str, Any], processor: Any, prompt: Any) -> dict[str, Any]:

@@ -165,6 +165,26 @@ def test_beams_give_the_likeliest_sequence(llava: Tiny):
     assert generate_captions(*llava, [row], max_new_tokens=2, num_beams=size // 2) == [expected]
 
 
+@pytest.mark.parametrize("build", [tiny_llava, tiny_blip2_t5, tiny_mllama])
+@pytest.mark.parametrize("peft", [False, True])
+def test_the_head_reads_its_input_in_one_piece(build: Any, peft: bool):
+    model, processor = build()
+    head = model.get_output_embeddings()
+    if peft:
+        model = get_peft_model(model, LoraConfig(target_modules=r".*(q_proj|\.q)$"))
+    inputs = []
+
+    class Watched(type(head)):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            inputs.append((tuple(states.shape[:2]), states.is_contiguous()))
+            return super().forward(states)
+
+    head.__class__ = Watched
+    generate_captions(model, processor, vision_dataset(6), batch_size=3, max_new_tokens=2)
+    assert inputs and set(inputs) == {((3, 1), True)}
+    assert not head._forward_pre_hooks
+
+
 @pytest.mark.parametrize("peft", [False, True])
 def test_model_comes_back_as_it_was(peft: bool):
     """In training mode with a frozen tower in evaluation mode, gradient checkpointing on and the cache off."""
