@@ -1,3 +1,6 @@
+from ..shorten import shorten
+
+
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
 `cvreg audit`: which rows of a data set a fine-tune would be better off without, before anyone trains on it.
@@ -152,7 +155,9 @@ def _split_labels(options: argparse.Namespace, dataset: Dataset) -> tuple[list[b
     values = list(dataset[name])
     wrong = next((row for row, value in enumerate(values) if value not in (0, 1)), None)
     if wrong is not None:
-        raise ValueError(f"--labels {name}: row {wrong} holds {values[wrong]!r}; expected true or false, or 1 or 0")
+        raise ValueError(
+            f"--labels {name}: row {wrong} holds {shorten(values[wrong])}; expected true or false, or 1 or 0"
+        )
     return [bool(value) for value in values], dataset.remove_columns(name)
 
 

@@ -1,3 +1,6 @@
+from ..shorten import shorten
+
+
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What the caption data sets share: rows from captioned images, and Karpathy's split files.
 
@@ -105,7 +108,7 @@ def _captions(entry: CaptionedImage, skipped: SkippedEntries) -> list[str]:
         if isinstance(caption, str) and caption.strip():
             captions.append(" ".join(caption.split()))
         else:
-            skipped.add(f"{entry.name}, caption {index}", f"{caption!r} is no text")
+            skipped.add(f"{entry.name}, caption {index}", f"{shorten(caption)} is not a text")
     if not captions:
         raise BadEntry("it has no caption")
     return captions
@@ -132,7 +135,7 @@ def karpathy_entries(
     """
     if content.get("dataset") != dataset or not isinstance(content["images"], list):
         raise ValueError(
-            f"{source} says that it is the data set {content.get('dataset')!r}; expected Karpathy's "
+            f"{source} says that it is the data set {shorten(content.get('dataset'))}; expected Karpathy's "
             f"dataset_{dataset}.json."
         )
     wanted = (split or "").split("+")

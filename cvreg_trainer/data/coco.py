@@ -1,3 +1,6 @@
+from ..shorten import shorten
+
+
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """COCO captions (Chen et al., 2015, arXiv:1504.00325) from local files: official annotations or Karpathy's splits."""
 
@@ -82,6 +85,6 @@ def _official_entries(content: dict[str, Any], annotations: str | Path) -> list[
         if isinstance(identity, (int, str)) and identity in captions:
             captions[identity].append(annotation.get("caption"))
         else:
-            broken.append(CaptionedImage(f"annotations[{index}]", problem=f"there is no image {identity!r}"))
+            broken.append(CaptionedImage(f"annotations[{index}]", problem=f"there is no image {shorten(identity)}"))
     good = [CaptionedImage(f"image {key}", name, captions[key]) for key, name in file_names.items()]
     return good + broken

@@ -1,3 +1,6 @@
+from ..shorten import shorten
+
+
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Reads third-party files without trusting them: what is broken is named and left out, never silently.
 
@@ -117,15 +120,15 @@ def path_inside(folder: Path, name: Any) -> Path:
         [`BadEntry`]: if it does not, or if there is no such file.
     """
     if not isinstance(name, str) or not name or "\0" in name:
-        raise BadEntry(f"{name!r} is not a file name")
+        raise BadEntry(f"{shorten(name)} is not a file name")
     # A backslash separates folders on Windows only: what must not work there should not work anywhere
     relative = PurePosixPath(name.replace("\\", "/"))
     root = folder.resolve()
     path = root / relative
     if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(root):
-        raise BadEntry(f"{name!r} leads out of {folder}")
+        raise BadEntry(f"{shorten(name)} leads out of {folder}")
     if not path.is_file():
-        raise BadEntry(f"{name!r} is not in {folder}")
+        raise BadEntry(f"{shorten(name)} is not in {folder}")
     return path
 
 

@@ -1,3 +1,6 @@
+from ..shorten import shorten
+
+
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """LADD, the detailed descriptions of MIMIC-IT (Li et al., 2023, arXiv:2306.05425), from local files.
 
@@ -68,7 +71,7 @@ def load_ladd(instructions: str | Path, images: str | Path, *, family: Family = 
     found = _read_images(check_file(images, "MIMIC-IT images, such as LA.json"), {row[2] for row in entries.values()})
     rows = []
     for name, (instruction, answer, image_id) in entries.items():
-        image = found.get(image_id, f"there is no image {image_id!r} in {images}")
+        image = found.get(image_id, f"there is no image {shorten(image_id)} in {images}")
         if isinstance(image, str):
             skipped.add(name, image)
             continue
@@ -87,11 +90,11 @@ def _parse(entry: Any) -> tuple[str, str, str]:
     for key in ("instruction", "answer"):
         text = entry.get(key)
         if not isinstance(text, str) or not text.strip():
-            raise BadEntry(f"its {key} {text!r} is no text")
+            raise BadEntry(f"its {key} {shorten(text)} is not a text")
         texts.append(text.strip())
     ids = entry.get("image_ids")
     if not isinstance(ids, list) or len(ids) != 1 or not isinstance(ids[0], str):
-        raise BadEntry(f"its image_ids {ids!r} are not one id")
+        raise BadEntry(f"its image_ids {shorten(ids)} are not one id")
     return texts[0], texts[1], ids[0]
 
 
@@ -107,7 +110,7 @@ def _read_images(path: Path, wanted: set[str]) -> dict[str, bytes | str]:
             images[image_id] = image
         except (binascii.Error, ValueError, TypeError) as error:
             reason = error if isinstance(error, BadEntry) else "it is not base64"
-            images[image_id] = f"image {image_id!r}: {reason}"
+            images[image_id] = f"image {shorten(image_id)}: {reason}"
     return images
 
 

@@ -1,3 +1,6 @@
+from ..shorten import shorten
+
+
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What the screening found, row by row: ranked, kept in a file, compared with the truth, shown to a person.
 
@@ -240,6 +243,8 @@ def _to_json(value: Any) -> str:
     def plain(number: Any) -> Any:
         if isinstance(number, np.generic):
             return number.item()
-        raise TypeError(f"{number!r} of type {type(number).__name__} cannot be kept with an audit; pass a JSON value.")
+        raise TypeError(
+            f"{shorten(number)} of type {type(number).__name__} cannot be kept with an audit; pass a JSON value."
+        )
 
     return json.dumps(value, default=plain)

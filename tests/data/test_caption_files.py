@@ -116,7 +116,7 @@ def test_flickr30k_token_file(tmp_path: Path, caplog):
     assert rows["references"] == [["Two men .", "Men, outside"], ["A café"]]
     assert [level_of(row) for row in rows] == [30, 220]
     assert "kept 2 entries, skipped 2" in caplog.text
-    assert "36979.jpg, caption 1: ' ' is no text" in caplog.text and "line 5" in caplog.text
+    assert "36979.jpg, caption 1: ' ' is not a text" in caplog.text and "line 5" in caplog.text
     with pytest.raises(ValueError, match="split='test'.*has no splits"):
         load_flickr30k(token, tmp_path / "images", "test")
     token.write_bytes(b"\xff\xfe\x00")

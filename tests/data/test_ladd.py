@@ -80,7 +80,7 @@ def test_broken_entries_are_named_and_skipped(tmp_path: Path, caplog):
     assert len(rows) == 1
     message = caplog.text
     assert "kept 1 entries, skipped 7" in message
-    for said in ("no answer: its answer ' ' is no text", "list: it is not an object", "two images: its image_ids"):
+    for said in ("no answer: its answer ' ' is not a text", "list: it is not an object", "two images: its image_ids"):
         assert said in message
     for said in ("there is no image 'missing'", "image 'null': ", "'letters': it is not base64", "image 'cut': "):
         assert said in message
