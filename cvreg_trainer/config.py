@@ -182,9 +182,9 @@ class CrossViewDefenseConfig(SFTConfig):
         """
         Screening, with the paper's three terms off.
 
-        Of the two defences it is the one that prevented backdoors in the measurements so far, which are on drawn scenes.
-        On other data it can leave out honest rows and miss poisoned ones: look at `trainer.audit()` before you trust
-        the model.
+        Of the two defences it is the one that prevented backdoors in the measurements so far, which are on drawn
+        scenes. On other data it can leave out honest rows and miss poisoned ones: look at `trainer.audit()` before you
+        trust the model.
 
         Args:
             output_dir (`str`, *optional*):

@@ -1,6 +1,3 @@
-from ..shorten import shorten
-
-
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
 `cvreg audit`: which rows of a data set a fine-tune would be better off without, before anyone trains on it.
@@ -18,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..shorten import shorten
 from .audit_training import BUILT_IN, learning_rate, make_trainer, training_arguments
 from .shared import add_data_options, open_data
 

@@ -1,6 +1,3 @@
-from ..shorten import shorten
-
-
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What the caption data sets share: rows from captioned images, and Karpathy's split files.
 
@@ -14,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from datasets import Dataset, Features, Image, List, Value
 
+from ..shorten import shorten
 from .files import BadEntry, SkippedEntries, check_folder, check_image, path_inside
 from .prompts import Family, check_family, format_row, text_feature
 

@@ -1,6 +1,3 @@
-from ..shorten import shorten
-
-
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """COCO captions (Chen et al., 2015, arXiv:1504.00325) from local files: official annotations or Karpathy's splits."""
 
@@ -9,6 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from ..shorten import shorten
 from .captions import CaptionedImage, Rows, build_rows, check_rows, karpathy_entries
 from .files import read_json
 from .prompts import Family

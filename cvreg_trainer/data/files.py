@@ -1,6 +1,3 @@
-from ..shorten import shorten
-
-
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Reads third-party files without trusting them: what is broken is named and left out, never silently.
 
@@ -16,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from PIL import Image as PILImage
+
+from ..shorten import shorten
 
 
 logger = logging.getLogger(__name__)

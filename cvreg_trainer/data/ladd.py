@@ -1,6 +1,3 @@
-from ..shorten import shorten
-
-
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """LADD, the detailed descriptions of MIMIC-IT (Li et al., 2023, arXiv:2306.05425), from local files.
 
@@ -18,6 +15,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
+from ..shorten import shorten
 from .captions import features
 from .files import BadEntry, SkippedEntries, check_file, check_image, read_json
 from .prompts import Family, check_family, format_row

@@ -1,6 +1,3 @@
-from ..shorten import shorten
-
-
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What the screening found, row by row: ranked, kept in a file, compared with the truth, shown to a person.
 
@@ -22,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..shorten import shorten
 from .audit_quality import ranking_quality
 from .findings import RowFinding, WordFinding
 
