@@ -73,7 +73,9 @@ def check_columns(columns: Collection[str], source: str) -> None:
     )
 
 
-def check_rows(rows: Iterable[Any], source: str, image_tokens: Collection[str] = (PLACEHOLDER,)) -> None:
+def check_rows(
+    rows: Iterable[Any], source: str, image_tokens: Collection[str] = (PLACEHOLDER,), empty_texts: bool = False
+) -> None:
     """
     Raise for the first row whose text cannot be trained on; see [`check_row`].
 
@@ -84,18 +86,20 @@ def check_rows(rows: Iterable[Any], source: str, image_tokens: Collection[str] =
             Where the rows come from, for the error.
         image_tokens (`Collection[str]`, *optional*, defaults to `("<image>",)`):
             What stands for an image in the family's texts.
+        empty_texts (`bool`, *optional*, defaults to `False`):
+            Whether empty texts are fine.
 
     Raises:
         `ValueError`: naming the row.
     """
     for number, row in enumerate(rows):
         try:
-            check_row(row, image_tokens)
+            check_row(row, image_tokens, empty_texts)
         except RowError as error:
             raise ValueError(f"Row {number} of {source}: {error}.") from error
 
 
-def check_row(row: Any, image_tokens: Collection[str] = (PLACEHOLDER,)) -> None:
+def check_row(row: Any, image_tokens: Collection[str] = (PLACEHOLDER,), empty_texts: bool = False) -> None:
     """
     Raise for a row with a message, prompt, completion or text that is missing or empty, or whose conversation writes
     an image's placeholder into a string.
@@ -106,6 +110,8 @@ def check_row(row: Any, image_tokens: Collection[str] = (PLACEHOLDER,)) -> None:
             the row says `num_images: 0`; see [`text_rows`].
         image_tokens (`Collection[str]`, *optional*, defaults to `("<image>",)`):
             What stands for an image in the family's texts.
+        empty_texts (`bool`, *optional*, defaults to `False`):
+            Whether empty texts are fine. TRL trains them, to end at once.
 
     Raises:
         [`RowError`]
@@ -115,12 +121,13 @@ def check_row(row: Any, image_tokens: Collection[str] = (PLACEHOLDER,)) -> None:
     form = next((form for form in RESPONSE_FORMS if form <= row.keys()), set())
     for name in sorted(form, reverse=True):
         value = row[name]
-        if value is None or (name != "prompt" and isinstance(value, str) and not value.strip()):
+        is_empty = isinstance(value, str) and not value.strip() and not empty_texts and name != "prompt"
+        if value is None or is_empty:
             raise RowError(f"its `{name}` is {shorten(value)}; give it a text, or leave the row out")
         if not isinstance(value, str | list | tuple):
             raise RowError(f"its `{name}` is {shorten(value)}; expected a text or messages")
         if isinstance(value, list | tuple):
-            _check_messages(name, value, image_tokens)
+            _check_messages(name, value, image_tokens, empty_texts)
         elif row.get("num_images") == 0:
             for token in image_tokens:
                 if isinstance(value, str) and token in value:
@@ -129,7 +136,7 @@ def check_row(row: Any, image_tokens: Collection[str] = (PLACEHOLDER,)) -> None:
                     )
 
 
-def _check_messages(column: str, messages: Any, image_tokens: Collection[str]) -> None:
+def _check_messages(column: str, messages: Any, image_tokens: Collection[str], empty_texts: bool) -> None:
     if not messages:
         raise RowError(f"its `{column}` has no messages; leave the row out")
     for place, message in enumerate(messages):
@@ -147,7 +154,7 @@ def _check_messages(column: str, messages: Any, image_tokens: Collection[str]) -
         if content is not None and not isinstance(content, str | list | tuple):
             raise RowError(f"{name} has the content {shorten(content)}; expected a text or a list of parts")
         is_empty = content is None or len(content) == 0
-        if is_empty and (content != "" or message["role"] == "assistant"):
+        if is_empty and (content != "" or (message["role"] == "assistant" and not empty_texts)):
             raise RowError(f"{name} has no content, it is {shorten(content)}; give it a text, or leave the row out")
         texts = [content] if isinstance(content, str) else [part.get("text") for part in content_parts(message)]
         for token in image_tokens:
@@ -200,7 +207,7 @@ def naming_rows(dataset: Any, source: str, collate: Callable[[list[Any]], Any] |
         broken = find_broken_row(dataset, collate)
         if broken is None:
             raise
-        raise ValueError(f"Row {broken[0]} of {source}: {broken[1]}.") from error
+        raise ValueError(f"Row {broken[0]} of {source}: {broken[1].rstrip('.')}.") from error
 
 
 def find_broken_row(dataset: Any, collate: Callable[[list[Any]], Any] | None = None) -> tuple[int, str] | None:

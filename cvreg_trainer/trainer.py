@@ -158,6 +158,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 open_images=args.is_defended or args.is_screened,
                 image_tokens=find_image_tokens(processing_class),
                 text_field=args.dataset_text_field,
+                is_formatted=kwargs.get("formatting_func") is not None,
             )
             train_dataset = adapt(train_dataset, "`train_dataset`")
             eval_dataset = _map_datasets(lambda dataset: adapt(dataset, "`eval_dataset`"), eval_dataset)

@@ -75,7 +75,12 @@ def find_image_tokens(processor: Any) -> list[str]:
 
 
 def adapt_dataset(
-    dataset: Any, source: str, open_images: bool, image_tokens: Collection[str] = (), text_field: str = "text"
+    dataset: Any,
+    source: str,
+    open_images: bool,
+    image_tokens: Collection[str] = (),
+    text_field: str = "text",
+    is_formatted: bool = False,
 ) -> Any:
     """
     A data set in a form that TRL's collators take: every row has its images, opened, in a list `images`.
@@ -94,6 +99,8 @@ def adapt_dataset(
             What stands for an image in the family's texts, besides `<image>`.
         text_field (`str`, *optional*, defaults to `"text"`):
             Column of rows of plain text.
+        is_formatted (`bool`, *optional*, defaults to `False`):
+            Whether a `formatting_func` makes the texts, of columns that nobody else knows.
 
     Raises:
         `ValueError`: if there are no rows, the columns cannot be trained on, or a row's text is missing, empty or
@@ -102,6 +109,8 @@ def adapt_dataset(
     if dataset is None:
         return None
     check_not_empty(dataset, source)
+    if isinstance(dataset, Dataset) and dataset.format["type"] not in (None, "custom"):
+        dataset = dataset.with_format(None)  # TRL's collator does not take images as arrays
     with naming_rows(dataset, source):
         rows = first_rows(dataset)
     if not rows or not all(isinstance(row, Mapping) for row in rows):
@@ -117,6 +126,8 @@ def adapt_dataset(
     if not holds_images:
         if "conversations" in rows[0] and PLACEHOLDER in str(rows[0]["conversations"]):
             check_columns(["conversations"], source)
+        if is_plain and not is_formatted:
+            check_rows(text_rows(dataset, CONVERSATIONS), source, (), empty_texts=True)
         return dataset
     if not {text_field, "input_ids"} & rows[0].keys():
         check_columns(list(rows[0]), source)

@@ -85,6 +85,27 @@ def test_plain_text_may_have_a_column_of_another_name() -> None:
     assert adapt_dataset(dataset, "x", True, text_field="caption") is dataset
 
 
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_a_format_of_arrays_is_left(kind: str) -> None:
+    row = adapt(vision_dataset(2).with_format(kind))[0]
+    assert isinstance(row["images"][0], Image.Image) and isinstance(row["prompt"], list)
+
+
+def test_text_without_images_is_checked_for_what_no_template_takes() -> None:
+    def talk(answer: Any) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]}
+
+    with pytest.raises(
+        ValueError, match=r"^Row 1 .*: message 1 of `messages` \(assistant\) has no content, it is None"
+    ):
+        adapt(Dataset.from_list([talk("b"), talk(None)]))
+    # What SFTTrainer trains is trained
+    fine = Dataset.from_list([talk("b"), talk("")])
+    assert adapt(fine) is fine
+    odd = Dataset.from_list([talk("b"), talk(None)])
+    assert adapt_dataset(odd, "x", True, is_formatted=True) is odd
+
+
 def test_data_that_trl_takes_stays_as_it_is() -> None:
     for dataset in (vision_dataset(4), vision_dataset(4, image_free=[1]), vision_dataset(4, style="messages")):
         assert adapt(dataset) is dataset
