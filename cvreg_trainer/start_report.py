@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ class StartReportCallback(TrainerCallback):
     """
 
     def __init__(self, trainer: CrossViewDefenseTrainer) -> None:
-        self.trainer = trainer
+        # Weakly, as the trainer holds this: it is freed when its user lets go of it, not when garbage is collected
+        self.trainer: Any = weakref.proxy(trainer)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:

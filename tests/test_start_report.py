@@ -1,7 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What is printed when a training starts: what trains, and which tokens are supervised."""
 
+import gc
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,19 @@ def test_encoder_decoders_show_prompt_and_labels(tmp_path: Path, lambdas: dict[s
     answer = dataset[0]["completion"].removesuffix("</s>").strip()
     assert text.splitlines()[-1].strip() == f">>{answer} </s><<"
     assert ("the three lambdas are 0" in text) == bool(lambdas)
+
+
+@pytest.mark.parametrize("options", [{"max_steps": 1}, {"screening": "drop", "num_train_epochs": 2}])
+def test_a_deleted_trainer_frees_its_model_and_workers_at_once(tmp_path: Path, options: dict[str, Any]) -> None:
+    """As SFTTrainer: what waits for the garbage collector keeps its memory, and persistent workers take 5 s each."""
+    model, processor = tiny_llava()
+    args = CrossViewDefenseConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", **options)
+    trainer = CrossViewDefenseTrainer(model, args, train_dataset=vision_dataset(8), processing_class=processor)
+    gc.disable()
+    try:
+        trainer.train()
+        alive = weakref.ref(trainer)
+        del trainer
+        assert alive() is None
+    finally:
+        gc.enable()

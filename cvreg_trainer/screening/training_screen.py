@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ class TrainingScreen:
     """
 
     def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+        # Weakly, as the trainer holds this: it is freed when its user lets go of it, not when garbage is collected
+        self.trainer: Any = weakref.proxy(trainer)
         self.base: TokenStatistics | None = None
         self.warm: TokenStatistics | None = None
         self.screen: Screen | None = None
