@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What holds for every test: no network, one thread, fixed seeds."""
 
+import gc
 import os
 import random
 
@@ -16,6 +17,12 @@ import torch  # noqa: E402
 
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector, which every training calls, what all the imports have made for good."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,9 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +110,41 @@ def test_bad_input_is_one_line(setup: Any, tmp_path: Path, capsys: pytest.Captur
     assert "row 0 of --data" in capsys.readouterr().err
 
 
+def check_shares(folder: Path, expected: Path) -> None:
+    shares = [len((folder / f"predictions.{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
+    assert shares == [4, 3]
+    alone, shared = (json.loads((path / "results.json").read_text()) for path in (expected, folder))
+    assert alone["scores"] == shared["scores"]
+
+
+def test_two_ranks_share_the_images(setup: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that wait for each other as processes do."""
+    folder, _, _ = setup
+    assert evaluate(folder, tmp_path / "alone") == 0
+    barrier = threading.Barrier(2, timeout=60)
+
+    def state(**kwargs: Any) -> Any:
+        rank = int(threading.current_thread().name)
+        return SimpleNamespace(
+            process_index=rank,
+            num_processes=2,
+            is_main_process=rank == 0,
+            device="cpu",
+            wait_for_everyone=barrier.wait,
+        )
+
+    monkeypatch.setattr("accelerate.PartialState", state)
+    threads = [
+        threading.Thread(target=evaluate, args=(folder, tmp_path / "shared"), name=str(rank)) for rank in (0, 1)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check_shares(tmp_path / "shared", tmp_path / "alone")
+
+
+@pytest.mark.slow
 def test_two_processes_share_the_images(setup: Any, tmp_path: Path) -> None:
     folder, _, _ = setup
     assert evaluate(folder, tmp_path / "alone") == 0
@@ -124,7 +161,4 @@ def test_two_processes_share_the_images(setup: Any, tmp_path: Path) -> None:
     command += ["--output_dir", str(tmp_path / "shared"), "--batch_size", "2", "--max_new_tokens", "4"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr[-3000:]
-    shares = [len((tmp_path / "shared" / f"predictions.{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
-    assert shares == [4, 3]
-    alone, shared = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("alone", "shared"))
-    assert alone["scores"] == shared["scores"]
+    check_shares(tmp_path / "shared", tmp_path / "alone")
