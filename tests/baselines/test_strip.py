@@ -28,6 +28,9 @@ class Backdoored(nn.Module):
         )
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
+    def get_output_embeddings(self) -> None:
+        """It has none."""
+
     def forward(self, pixel_values: torch.Tensor, input_ids: torch.Tensor) -> Any:
         triggered = pixel_values[:, 0, 0, 0] >= 1
         certainty = torch.where(triggered, 6.0, 3 * (1 - pixel_values.mean((1, 2, 3))))
