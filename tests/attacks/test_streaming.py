@@ -13,6 +13,7 @@ from cvreg_trainer.attacks import BadNets, DualKey, WaNet, apply_trigger, poison
 from cvreg_trainer.data import make_scenes
 
 
+pytestmark = pytest.mark.lowest
 ATTACK = BadNets(0.028)
 
 

@@ -8,6 +8,7 @@ from word_lists import responses
 from cvreg_trainer.screening.grounding import MIN_RIVAL_INFORMATION, MIN_ROWS, PRIOR, SMOOTHING, Grounding, grounding
 
 
+pytestmark = pytest.mark.lowest
 COLOURS = ["red", "green", "blue", "grey"]
 OPENINGS = ["behold", "see", "look"]
 

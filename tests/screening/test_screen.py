@@ -10,6 +10,7 @@ from cvreg_trainer.screening.screen import SCORES, Screen, screen_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
 
 
+pytestmark = pytest.mark.lowest
 TOKENIZER = tiny_tokenizer()
 HONEST = (
     "red green blue yellow circle square triangle star small large above below cross left right ring orange purple "

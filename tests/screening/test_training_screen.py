@@ -22,6 +22,7 @@ from cvreg_trainer.screening import scoring_pass, training_screen
 from cvreg_trainer.screening.training_screen import STATE_FILE
 
 
+pytestmark = pytest.mark.lowest
 HERE = Path(__file__).parents[1]
 
 
