@@ -145,6 +145,7 @@ def test_what_cannot_be_opened_is_named_and_shortened(source, message):
     assert message in str(caught.value) and len(str(caught.value)) < 400
 
 
+@pytest.mark.filterwarnings("ignore:Image size .* exceeds limit")
 def test_an_image_of_absurd_size_is_refused_before_it_is_decoded(monkeypatch):
     data = png(Image.new("RGB", (40, 30)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
