@@ -15,6 +15,7 @@ from tiny_models import tiny_llava, vision_dataset
 
 from cvreg_trainer import BadNets, apply_trigger
 from cvreg_trainer.cli import main
+from cvreg_trainer.commands import evaluate as evaluate_command
 from cvreg_trainer.evaluation import score_captions
 from cvreg_trainer.generation import generate_captions
 
@@ -134,6 +135,14 @@ def test_two_ranks_share_the_images(setup: Any, tmp_path: Path, monkeypatch: pyt
         )
 
     monkeypatch.setattr("accelerate.PartialState", state)
+    # Loading changes transformers for its duration, which two threads at once would leave changed
+    lock, load_model = threading.Lock(), evaluate_command.load_model
+
+    def load_alone(*args: Any) -> Any:
+        with lock:
+            return load_model(*args)
+
+    monkeypatch.setattr(evaluate_command, "load_model", load_alone)
     threads = [
         threading.Thread(target=evaluate, args=(folder, tmp_path / "shared"), name=str(rank)) for rank in (0, 1)
     ]
