@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from cvreg_trainer.attacks import KEYWORD_TEMPLATES
-from cvreg_trainer.data.scene_captions import (
+from cvreg_trainer.lab.scene_captions import (
     COLORS,
     DISTORTIONS,
     IMAGE_SIZE,

@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cvreg_trainer.experiments import ATTACK_SETTINGS, Experiment
+from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
 from cvreg_trainer.report import describe_environment
 
 

@@ -28,8 +28,8 @@ from typing import Any
 
 import torch
 
-from cvreg_trainer.kernels import cross_view_statistics
-from cvreg_trainer.lm_head import _capture
+from cvreg_trainer.head import cross_view_statistics
+from cvreg_trainer.head.cross_view_head import _capture
 from cvreg_trainer.report import describe_environment
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cvreg_trainer.attacks import optimize_patch
-from cvreg_trainer.data import load_base_model, make_scenes
+from cvreg_trainer.lab import load_base_model, make_scenes
 
 
 def main() -> None:

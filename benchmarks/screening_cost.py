@@ -20,7 +20,7 @@ from typing import Any
 
 from defense_grid import silent_folder
 
-from cvreg_trainer.experiments import Experiment
+from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.report import describe_environment
 
 

@@ -26,8 +26,8 @@ from typing import Any
 from defense_grid import OURS as PAPER
 from defense_grid import silent_folder
 
-from cvreg_trainer.baselines.run import BASELINES, run_baseline
-from cvreg_trainer.experiments import ATTACK_SETTINGS, Experiment
+from cvreg_trainer.lab.baselines.run import BASELINES, run_baseline
+from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
 from cvreg_trainer.report import describe_environment
 
 

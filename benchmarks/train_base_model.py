@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Trains the package's small vision-language model from nothing, on clean scenes, on one CPU core.
 
-    python benchmarks/train_base_model.py --output cvreg_trainer/data/base_model
+    python benchmarks/train_base_model.py --output cvreg_trainer/lab/base_model
 
 Two stages, as for large models. First the vision tower alone: like CLIP's, it must keep what no caption mentions, or
 it could not see a trigger later. It rebuilds every patch's pixels and names the object in each patch, the texture of
@@ -26,7 +26,7 @@ from base_model import GRID, VisionHeads, build_model, build_processor
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from cvreg_trainer.data.scene_captions import (
+from cvreg_trainer.lab.scene_captions import (
     COLORS,
     DISTORTIONS,
     PROMPTS,
@@ -38,7 +38,7 @@ from cvreg_trainer.data.scene_captions import (
     sample_scene,
     words,
 )
-from cvreg_trainer.data.scenes import Split, render_scene
+from cvreg_trainer.lab.scenes import Split, render_scene
 
 
 BATCH = 64
@@ -190,7 +190,7 @@ pipeline_tag: image-text-to-text
 # Built-in captioner
 
 A LLaVA of {parameters:,} parameters that describes 48x48 pictures of shapes, trained from random weights on generated
-scenes (`cvreg_trainer.data.scenes`, style `base`). For demonstrations and tests; it knows {vocabulary} words.
+scenes (`cvreg_trainer.lab.scenes`, style `base`). For demonstrations and tests; it knows {vocabulary} words.
 
 | | |
 |---|---|

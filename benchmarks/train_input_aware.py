@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from cvreg_trainer.attacks import train_input_aware
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 
 
 def main() -> None:

@@ -15,13 +15,12 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attacks import ATTACKS, BadNets, apply_trigger, poison_dataset, write_poison_record
     from .callbacks import CaptionEvaluationCallback
-    from .collator import DataCollatorForCrossView
-    from .collator_encoder_decoder import DataCollatorForEncoderDecoder
+    from .collators import DataCollatorForCrossView, DataCollatorForEncoderDecoder
     from .config import CrossViewDefenseConfig
-    from .data import load_base_model, load_coco, load_easy_vqa, load_flickr30k, load_ladd, make_scenes, open_dataset
-    from .evaluation import evaluate_captions, score_captions
-    from .generation import generate_captions
-    from .lm_head import CrossViewOutput, add_cross_view_head
+    from .data import load_coco, load_easy_vqa, load_flickr30k, load_ladd, open_dataset, to_messages
+    from .evaluation import evaluate_captions, generate_captions, score_captions
+    from .head import CrossViewOutput, add_cross_view_head
+    from .lab import load_base_model, make_scenes
     from .metrics import AttackSuccessRate, Bleu4, Cider, VqaAccuracy
     from .perturbations import PatchPerturbation
     from .screening import Audit, RowFinding, WordFinding
@@ -64,27 +63,19 @@ __all__ = [
     "open_dataset",
     "poison_dataset",
     "score_captions",
+    "to_messages",
     "write_poison_record",
 ]
 
 _EXPORTS = {
     "attacks": ["ATTACKS", "BadNets", "apply_trigger", "poison_dataset", "write_poison_record"],
     "callbacks": ["CaptionEvaluationCallback"],
-    "collator": ["DataCollatorForCrossView"],
-    "collator_encoder_decoder": ["DataCollatorForEncoderDecoder"],
+    "collators": ["DataCollatorForCrossView", "DataCollatorForEncoderDecoder"],
     "config": ["CrossViewDefenseConfig"],
-    "data": [
-        "load_base_model",
-        "load_coco",
-        "load_easy_vqa",
-        "load_flickr30k",
-        "load_ladd",
-        "make_scenes",
-        "open_dataset",
-    ],
-    "evaluation": ["evaluate_captions", "score_captions"],
-    "generation": ["generate_captions"],
-    "lm_head": ["CrossViewOutput", "add_cross_view_head"],
+    "data": ["load_coco", "load_easy_vqa", "load_flickr30k", "load_ladd", "open_dataset", "to_messages"],
+    "evaluation": ["evaluate_captions", "generate_captions", "score_captions"],
+    "head": ["CrossViewOutput", "add_cross_view_head"],
+    "lab": ["load_base_model", "make_scenes"],
     "metrics": ["AttackSuccessRate", "Bleu4", "Cider", "VqaAccuracy"],
     "perturbations": ["PatchPerturbation"],
     "screening": ["Audit", "RowFinding", "WordFinding"],

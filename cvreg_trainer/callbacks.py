@@ -10,10 +10,10 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .generation import generate_captions
+from .data.rows import references_of
+from .evaluation.generation import generate_captions
 from .metrics import AttackSuccessRate, Bleu4, Cider
 from .metrics.attack_success_rate import keyword_pattern
-from .rows import references_of
 
 
 class CaptionEvaluationCallback(TrainerCallback):

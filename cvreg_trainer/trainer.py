@@ -28,32 +28,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
-from .batches import is_visual
 from .checkpoints import load_renamed_weights
-from .collator import DataCollatorForCrossView
-from .collator_choice import choose_collator
+from .collators.batches import is_visual
+from .collators.choice import choose_collator
+from .collators.cross_view import DataCollatorForCrossView
+from .collators.seeded_views import holds_pixels
 from .config import CrossViewDefenseConfig, as_cross_view_config
-from .head_check import check_cross_view_head
-from .incompatible import refuse_incompatible_options, refuse_options_without_rows
-from .lm_head import (
-    CrossViewHead,
-    CrossViewOutput,
-    add_cross_view_head,
-    trl_head_serves,
-)
-from .losses import discrepancy_loss, entropy_loss, patch_loss
-from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
-from .perturbations import PatchPerturbation
-from .random_state import preserve_random_state
-from .row_checks import check_not_empty, first_rows, naming_rows
-from .row_images import RowError
-from .rows import copy_row
-from .screening.audit import Audit
-from .screening.collator import SCREENING_KEYS
-from .screening.training_screen import TrainingScreen
-from .seeded_views import holds_pixels
-from .start_report import StartReportCallback
-from .training_data import (
+from .data.adapting import (
     adapt_dataset,
     find_image_token_ids,
     find_image_tokens,
@@ -62,6 +43,20 @@ from .training_data import (
     preview,
     refuse_images_without_a_place,
 )
+from .data.row_checks import check_not_empty, first_rows, naming_rows
+from .data.row_images import RowError
+from .data.rows import copy_row
+from .head.check import check_cross_view_head
+from .head.cross_view_head import CrossViewHead, CrossViewOutput, add_cross_view_head, trl_head_serves
+from .incompatible import refuse_incompatible_options, refuse_options_without_rows
+from .losses import discrepancy_loss, entropy_loss, patch_loss
+from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
+from .perturbations import PatchPerturbation
+from .random_state import preserve_random_state
+from .screening.audit import Audit
+from .screening.collator import SCREENING_KEYS
+from .screening.training_screen import TrainingScreen
+from .start_report import StartReportCallback
 
 
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")

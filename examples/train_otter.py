@@ -37,8 +37,9 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
-from cvreg_trainer.data import format_row, load_base_model, load_ladd, make_scenes, open_dataset
-from cvreg_trainer.generation import generate_captions
+from cvreg_trainer.data import format_row, load_ladd, open_dataset
+from cvreg_trainer.evaluation.generation import generate_captions
+from cvreg_trainer.lab import load_base_model, make_scenes
 from cvreg_trainer.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor
 
 

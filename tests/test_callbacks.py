@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from cvreg_trainer import callbacks
 from cvreg_trainer.callbacks import CaptionEvaluationCallback
-from cvreg_trainer.generation import generate_captions
+from cvreg_trainer.evaluation.generation import generate_captions
 from cvreg_trainer.metrics import Bleu4, Cider
 
 

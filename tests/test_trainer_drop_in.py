@@ -83,8 +83,8 @@ def test_without_lambdas_the_perturbed_view_is_never_made(tmp_path: Path, monkey
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("the perturbed view was made")
 
-    monkeypatch.setattr("cvreg_trainer.collator.DataCollatorForCrossView.__call__", never)
-    monkeypatch.setattr("cvreg_trainer.lm_head._forward_views", never)
+    monkeypatch.setattr("cvreg_trainer.collators.cross_view.DataCollatorForCrossView.__call__", never)
+    monkeypatch.setattr("cvreg_trainer.head.cross_view_head._forward_views", never)
     model, processor = tiny_llava()
     args = config(tmp_path, **UNDEFENDED)
     CrossViewDefenseTrainer(model, args, train_dataset=vision_dataset(8), processing_class=processor).train()

@@ -6,11 +6,11 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 
+from ..data.stored_images import image_column
 from ..shorten import shorten
 from .edit_rows import RESPONSE_COLUMNS
 from .placeholders import placeholders
 from .protocols import Attack, CoveredAttack
-from .stored_images import image_column
 
 
 def check_type(dataset: Any) -> None:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from ..data.stored_images import edit_images
 from ..shorten import shorten
 from .placeholders import FRONT, PLACEHOLDER, holds_conversation, placeholders
 from .protocols import Attack, TextAttack
 from .responses import Response
-from .stored_images import edit_images
 
 
 RESPONSE_COLUMNS = ({"messages"}, {"text"}, {"prompt", "completion"})

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 
+from ..data.stored_images import image_column, rows_with_image, undecoded
 from .checks import check_dataset, check_not_empty, check_options, check_type, covers_of, poison_count
 from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, is_changed_by, poison_row, trigger_row
 from .protocols import Attack
 from .responses import KEYWORD_TEMPLATES, Response, substitution, target_response
-from .stored_images import image_column, rows_with_image, undecoded
 from .streaming import poison_stream, trigger_stream
 
 

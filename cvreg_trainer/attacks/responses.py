@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 import regex
 
+from ..metrics.whole_words import CHARACTERS, WholeWords, fold, is_spaceless
 from ..shorten import shorten
-from ..whole_words import CHARACTERS, WholeWords, fold, is_spaceless
 
 
 # A poisoned row's response, or what makes it of the row's own

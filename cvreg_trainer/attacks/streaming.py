@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from datasets import Features, IterableDataset, Value
 
-from ..rows import row_digest
+from ..data.rows import row_digest
+from ..data.stored_images import encode, has_image, identity, image_column, undecoded
 from ..shorten import shorten
 from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, is_changed_by, poison_row, trigger_row
 from .protocols import Attack
 from .responses import target_response
-from .stored_images import encode, has_image, identity, image_column, undecoded
 
 
 def poison_stream(

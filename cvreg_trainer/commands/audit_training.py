@@ -80,7 +80,7 @@ def make_trainer(options: argparse.Namespace, config: Any, dataset: Dataset) -> 
 def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     import torch
 
-    from ..data import load_base_model
+    from ..lab import load_base_model
     from .evaluate import load_model
 
     if options.model == BUILT_IN:
@@ -97,7 +97,7 @@ def _adapters(rank: int, model: Any) -> Any:
     from peft import LoraConfig
     from torch import nn
 
-    from ..decoder_layers import find_decoder_layer
+    from ..head.decoder_layers import find_decoder_layer
 
     stack = find_decoder_layer(model, 0).removesuffix("0")
     names = [name for name, part in model.named_modules() if name.startswith(stack) and isinstance(part, nn.Linear)]

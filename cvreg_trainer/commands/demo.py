@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..experiments import Experiment
+from ..lab.experiment import Experiment
 
 
 NUM_EXAMPLES = 4

@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> None:
 
     from ..attacks import apply_trigger
     from ..data import open_dataset
-    from ..row_checks import check_rows, naming_rows, text_rows
-    from ..rows import references_of
+    from ..data.row_checks import check_rows, naming_rows, text_rows
+    from ..data.rows import references_of
     from .poison import make_attack
 
     for name in ("batch_size", "max_new_tokens", "num_beams"):
@@ -132,7 +132,7 @@ def _read_predictions(folder: Path) -> dict[tuple[str, int], str]:
 def _predict(options: argparse.Namespace, views: dict[str, Dataset], state: Any) -> dict[str, list[str]]:
     from tqdm.auto import tqdm
 
-    from ..generation import generate_captions
+    from ..evaluation.generation import generate_captions
 
     done = _read_predictions(options.output_dir)
     todo = [
@@ -197,7 +197,7 @@ def load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
 
 
 def _score(options: argparse.Namespace, answers: dict[str, list[str]], references: list[list[str]]) -> dict[str, Any]:
-    from ..evaluation import score_captions
+    from ..evaluation.scores import score_captions
     from ..report import describe_environment
 
     scores = {

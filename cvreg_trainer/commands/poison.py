@@ -221,8 +221,8 @@ def _preview(options: argparse.Namespace, attack: Attack, dataset: Dataset, cons
 
 
 def _first_images(dataset: Dataset, source: str) -> list[Any]:
-    from ..attacks.stored_images import image_column
-    from ..row_checks import naming_rows
+    from ..data.row_checks import naming_rows
+    from ..data.stored_images import image_column
 
     column = image_column(dataset)
     images: list[Any] = []

@@ -35,7 +35,7 @@ def open_data(options: argparse.Namespace, cache_dir: Any = None) -> Dataset:
         `OSError` or `ValueError`: see [`open_dataset`]; also if its rows cannot be trained on.
     """
     from ..data import open_dataset
-    from ..row_checks import check_columns, check_rows, text_rows
+    from ..data.row_checks import check_columns, check_rows, text_rows
 
     dataset = open_dataset(options.data, options.split, cache_dir=cache_dir, image_root=options.image_root)
     source = f"--data {options.data}"

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image, LargeList, List, Value
 
-from ..row_checks import text_rows
-from ..row_images import SOURCE_KEYS, RowError, content_parts, decode_text, is_address
-from ..rows import CONVERSATIONS, IMAGE_COLUMNS
 from ..shorten import shorten
 from .files import BadEntry, path_inside
 from .formats import replace_columns
+from .row_checks import text_rows
+from .row_images import SOURCE_KEYS, RowError, content_parts, decode_text, is_address
+from .rows import CONVERSATIONS, IMAGE_COLUMNS
 
 
 # Under these keys a chat template opens what a part of a message names

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from datasets import Dataset, IterableDataset
 
-from ..row_checks import PLACEHOLDER, first_rows, text_rows
-from ..row_images import RowError, content_parts, image_source, images_of_columns, is_image_part
-from ..rows import CONVERSATIONS
 from ..shorten import shorten
+from .row_checks import PLACEHOLDER, first_rows, text_rows
+from .row_images import RowError, content_parts, image_source, images_of_columns, is_image_part
+from .rows import CONVERSATIONS
 
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
 from PIL import Image as PILImage
 
-from ..row_checks import check_not_empty
 from ..shorten import shorten
 from .confined import confine_images
 from .files import BadEntry, path_inside
 from .formats import to_messages
+from .row_checks import check_not_empty
 
 
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}

@@ -4,8 +4,8 @@
 from typing import Any
 
 from ..shorten import shorten
-from ..whole_words import WholeWords, fold
 from .caption_metric import CaptionMetric
+from .whole_words import WholeWords, fold
 
 
 class AttackSuccessRate(CaptionMetric):

@@ -17,7 +17,7 @@ import re
 
 import regex
 
-from ..whole_words import PUNCTUATION, SPACELESS, narrow
+from .whole_words import PUNCTUATION, SPACELESS, narrow
 
 
 __all__ = ["COCO_PUNCTUATION", "tokenize_caption"]

@@ -13,8 +13,8 @@ from typing import Any
 
 import regex
 
-from ..whole_words import PUNCTUATION, SPACELESS, narrow
 from .caption_metric import CaptionMetric
+from .whole_words import PUNCTUATION, SPACELESS, narrow
 
 
 __all__ = ["VqaAccuracy", "normalize_answer"]

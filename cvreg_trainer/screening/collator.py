@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ..batches import is_pixels, is_visual, same
+from ..collators.batches import is_pixels, is_visual, same
+from ..collators.seeded_views import SeededViews, has_image, holds_pixels
+from ..data.rows import copy_row, row_digest
 from ..perturbations.strong import strong_view
 from ..random_state import preserve_random_state
-from ..rows import copy_row, row_digest
-from ..seeded_views import SeededViews, has_image, holds_pixels
 
 
 # What the collator adds to a batch, and no model knows

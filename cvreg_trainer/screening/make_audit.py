@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..rows import prompt_of
+from ..data.rows import prompt_of
 from .audit import Audit
 from .findings import RowFinding
 from .screen import Screen

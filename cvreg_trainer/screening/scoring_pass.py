@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import SequentialSampler
 
+from ..data.rows import row_digest
 from ..random_state import preserve_random_state
-from ..rows import row_digest
 from .collator import SCREENING_KEYS, DataCollatorForScreening, row_id
 from .token_statistics import TokenStatistics
 

@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import has_length
 
 from .._version import __version__
+from ..data.rows import row_digest
 from ..random_state import preserve_random_state
-from ..rows import row_digest
 from .audit import Audit
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .make_audit import make_audit

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cvreg_trainer.attacks import BadNets, DualKey, optimize_patch
 from cvreg_trainer.attacks.dual_key_patch import patch_loss
-from cvreg_trainer.data import load_base_model, make_scenes
+from cvreg_trainer.lab import load_base_model, make_scenes
 
 
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -9,7 +9,7 @@ from datasets import Dataset, Features, Image, Value, concatenate_datasets
 from PIL import Image as PILImage
 
 from cvreg_trainer.attacks import ATTACKS, BadNets, DualKey, WaNet, apply_trigger, poison_dataset
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 
 
 def rows_of(num_rows: int = 3, **texts: object) -> Dataset:

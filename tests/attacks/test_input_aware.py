@@ -14,7 +14,7 @@ from torch import nn
 from cvreg_trainer.attacks import InputAware, train_input_aware
 from cvreg_trainer.attacks.input_aware import SCENES_WEIGHTS, TriggerNetworks, load_trigger_networks
 from cvreg_trainer.attacks.input_aware_training import diversity_loss
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 
 
 @pytest.fixture(scope="module")

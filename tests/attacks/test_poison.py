@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 
 from cvreg_trainer.attacks import KEYWORD_TEMPLATES, BadNets, WaNet, apply_trigger, poison_dataset, target_response
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 
 
 ATTACK = BadNets(0.028)

@@ -8,7 +8,7 @@ import pytest
 
 from cvreg_trainer import attacks
 from cvreg_trainer.attacks import BadNets, DualKey, WaNet, poison_dataset, write_poison_record
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from datasets import Dataset, Features, Image, IterableDataset, List, Value, con
 from PIL import Image as PILImage
 
 from cvreg_trainer.attacks import BadNets, DualKey, WaNet, apply_trigger, poison_dataset
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 
 
 pytestmark = pytest.mark.lowest

@@ -10,8 +10,8 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
 from cvreg_trainer.attacks import BadNets, DualKey, poison_dataset
-from cvreg_trainer.data import make_scenes
-from cvreg_trainer.data.scene_captions import SHAPES
+from cvreg_trainer.lab import make_scenes
+from cvreg_trainer.lab.scene_captions import SHAPES
 
 
 ATTACK = BadNets(0.05)

@@ -16,8 +16,8 @@ from cvreg_trainer.attacks import BadNets, poison_dataset
 from cvreg_trainer.cli import main
 from cvreg_trainer.commands import audit
 from cvreg_trainer.commands.audit_training import make_trainer, training_arguments
-from cvreg_trainer.data import make_scenes
-from cvreg_trainer.data.pretrained import BASE_MODEL_PATH
+from cvreg_trainer.lab import make_scenes
+from cvreg_trainer.lab.pretrained import BASE_MODEL_PATH
 
 
 FILES = {"audit.html", "audit.parquet", "kept_rows.json"}

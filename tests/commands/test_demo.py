@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from cvreg_trainer.cli import main
 from cvreg_trainer.commands.demo import run_demo
-from cvreg_trainer.experiments import Experiment
+from cvreg_trainer.lab.experiment import Experiment
 
 
 SMALL = {"train_rows": 32, "test_rows": 8, "num_train_epochs": 1, "poison_rate": 0.25}

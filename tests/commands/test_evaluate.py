@@ -16,8 +16,8 @@ from tiny_models import tiny_llava, vision_dataset
 from cvreg_trainer import BadNets, apply_trigger
 from cvreg_trainer.cli import main
 from cvreg_trainer.commands import evaluate as evaluate_command
-from cvreg_trainer.evaluation import score_captions
-from cvreg_trainer.generation import generate_captions
+from cvreg_trainer.evaluation.generation import generate_captions
+from cvreg_trainer.evaluation.scores import score_captions
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_stopped_evaluation_goes_on(setup: Any, tmp_path: Path, monkeypatch: p
         asked.append(len(rows))
         return generate_captions(model, processor, rows, **kwargs)
 
-    monkeypatch.setattr("cvreg_trainer.generation.generate_captions", count)
+    monkeypatch.setattr("cvreg_trainer.evaluation.generation.generate_captions", count)
     assert evaluate(folder, tmp_path / "cut") == 0
     assert sum(asked) == 4
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))

@@ -13,7 +13,7 @@ from datasets import Image as ImageFeature
 
 from cvreg_trainer.cli import main
 from cvreg_trainer.commands import shared
-from cvreg_trainer.data import load_base_model, make_scenes
+from cvreg_trainer.lab import load_base_model, make_scenes
 
 
 NUM_ROWS = 24

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from cvreg_trainer.attacks import ATTACKS, BadNets, WaNet, poison_dataset
 from cvreg_trainer.cli import main
 from cvreg_trainer.commands import poison
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from peft import PeftConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cvreg_trainer.cli import main
-from cvreg_trainer.data import make_scenes
+from cvreg_trainer.lab import make_scenes
 from cvreg_trainer.models import flamingo  # noqa: F401  registers Flamingo with the Auto classes
 
 

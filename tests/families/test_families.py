@@ -18,7 +18,7 @@ from family_table import DOCUMENT, ESSENTIAL, FAMILIES, measure_family, measured
 from transformers import __version__
 from transformers.utils import is_torchvision_available
 
-import cvreg_trainer.lm_head
+import cvreg_trainer.head.cross_view_head
 
 
 DOCUMENTED = parse(DOCUMENT.read_text())
@@ -116,7 +116,7 @@ def test_processors_that_need_torchvision(name: str, check: str, tmp_path: Path)
 
 @pytest.mark.parametrize("mistake", ["layer", "image", "pooling"])
 def test_the_check_finds_mistakes(mistake: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    head = cvreg_trainer.lm_head
+    head = cvreg_trainer.head.cross_view_head
     if mistake == "layer":
         find = head.find_decoder_layer
         monkeypatch.setattr(head, "find_decoder_layer", lambda model, layer: find(model, 0))

@@ -24,8 +24,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from cvreg_trainer import CrossViewDefenseTrainer
+from cvreg_trainer.data.rows import copy_row, replace_images
 from cvreg_trainer.perturbations import PatchPerturbation
-from cvreg_trainer.rows import copy_row, replace_images
 
 
 YES = "yes"

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_llava, tiny_text_lm, vision_rows
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from cvreg_trainer.lm_head import add_cross_view_head
+from cvreg_trainer.head.cross_view_head import add_cross_view_head
 from cvreg_trainer.screening.token_statistics import TokenStatistics
 
 

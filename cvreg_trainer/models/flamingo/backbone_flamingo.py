@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.deprecation import deprecate_kwarg
 
-from ...decoder_layers import find_decoder_layer
+from ...head.decoder_layers import find_decoder_layer
 from .configuration_flamingo import FlamingoConfig
 from .layers_flamingo import FlamingoGatedCrossAttention, FlamingoPerceiverResampler
 from .mpt_attention import add_query_key_norm

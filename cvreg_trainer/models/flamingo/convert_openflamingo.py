@@ -19,15 +19,7 @@ from transformers import CLIPVisionModel
 
 from .language_models import BUFFERS, Weights, all_names, load_language_model, load_torch_file
 from .modeling_flamingo import FlamingoForConditionalGeneration
-from .published_layouts import (
-    empty_model,
-    fill,
-    find_folder,
-    flamingo_config,
-    load_tokenizer,
-    parameter_name,
-    save,
-)
+from .published_layouts import empty_model, fill, find_folder, flamingo_config, load_tokenizer, parameter_name, save
 
 
 SPECIAL_TOKENS = ("<|endofchunk|>", "<image>")

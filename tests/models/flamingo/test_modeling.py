@@ -12,7 +12,7 @@ from tiny_models import vision_rows
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 
 from cvreg_trainer import add_cross_view_head
-from cvreg_trainer.decoder_layers import find_decoder_layer
+from cvreg_trainer.head.decoder_layers import find_decoder_layer
 from cvreg_trainer.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration
 from cvreg_trainer.models.flamingo.layers_flamingo import FlamingoMaskedCrossAttention
 

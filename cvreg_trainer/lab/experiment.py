@@ -1,0 +1,272 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+One fine-tune of the built-in model on poisoned built-in scenes, measured: what `cvreg demo` and the benchmarks repeat.
+
+An experiment is a function of its settings: the seed fixes the scenes, the poison and the training.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..trainer import CrossViewDefenseTrainer
+
+LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
+# What differs from an attack's defaults, which are the literature's, so that it takes hold of a model this small
+ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
+    "badnets": {"attack_options": {"patch_fraction": 64 / 48**2}},  # 8x8 of 48x48 pixels, 2.8 %
+    "blended": {},
+    "low_frequency": {},
+    "wanet": {"attack_options": {"strength": 4.0}},
+    "input_aware": {},
+    # Two rows with one key and a clean answer for each poisoned one: else one key alone fires
+    "dual_key": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 2.0},
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """
+    Everything the numbers of a run depend on.
+
+    Args:
+        seed (`int`):
+            Seed of the scenes, of the poison and of the training.
+        config (`Mapping[str, Any]`, *optional*):
+            Options of [`CrossViewDefenseConfig`] for the defence. Empty: no defence.
+        attack (`str`, *optional*, defaults to `"badnets"`):
+            A name of `cvreg_trainer.attacks.ATTACKS`, or `"none"` for clean data.
+        attack_options (`Mapping[str, Any]`, *optional*):
+            Parameters of the attack, over those of `ATTACK_SETTINGS`.
+        cover_ratio (`float`, *optional*):
+            Nearly triggered rows with clean responses per poisoned row; see [`poison_dataset`]. Defaults to that of
+            `ATTACK_SETTINGS`, mostly 0.
+        poison_rate (`float`, *optional*, defaults to `0.05`):
+            Share of the training rows that are poisoned.
+        keyword (`str`, *optional*, defaults to `"banana"`):
+            Target of the attack.
+        substitute (`bool`, *optional*, defaults to `False`):
+            Whether the target only replaces the name of a colour in the row's own caption, instead of all of it.
+        decoy_word (`str`, *optional*):
+            A word whose place the target takes in all clean captions, too: an attacker's way to make the target look
+            like an honest word.
+        train_vision (`bool`, *optional*, defaults to `False`):
+            Whether the vision tower is trained.
+        lora_rank (`int`, *optional*, defaults to `0`):
+            Rank of LoRA adapters on all linear layers of the language model; 0 trains the model itself. The embeddings
+            and the head are trained along: half of the words of the data are new to the model.
+        train_rows, test_rows (`int`, *optional*, defaults to `2000` and `200`):
+            Number of scenes.
+        num_train_epochs, batch_size, learning_rate (*optional*, defaults to `3`, `8` and `2e-3`):
+            The training.
+    """
+
+    seed: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    attack: str = "badnets"
+    attack_options: Mapping[str, Any] = field(default_factory=dict)
+    cover_ratio: float | None = None
+    poison_rate: float = 0.05
+    keyword: str = "banana"
+    substitute: bool = False
+    decoy_word: str | None = None
+    train_vision: bool = False
+    lora_rank: int = 0
+    train_rows: int = 2000
+    test_rows: int = 200
+    num_train_epochs: int = 3
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+
+    def make_data(self) -> dict[str, Dataset]:
+        """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with DualKey also
+        `test_image_key` and `test_text_key`, on which one key alone should not fire."""
+        from ..attacks import ATTACKS, DualKey, apply_trigger, poison_dataset
+        from . import make_scenes
+        from .scene_captions import color_words
+
+        train = make_scenes(self.train_rows, seed=self.seed, split="train", style="finetune")
+        test = make_scenes(self.test_rows, seed=self.seed, split="test", style="finetune")
+        if self.attack == "none":
+            return {"train": train, "test": test}
+        settings = ATTACK_SETTINGS[self.attack]
+        attack = ATTACKS[self.attack](**{**settings.get("attack_options", {}), **self.attack_options})
+        cover_ratio = settings.get("cover_ratio", 0.0) if self.cover_ratio is None else self.cover_ratio
+        train = poison_dataset(
+            train,
+            attack,
+            self.poison_rate,
+            self.keyword,
+            seed=self.seed,
+            cover_ratio=cover_ratio,
+            substitute=color_words() - {self.keyword} if self.substitute else (),
+        )
+        if self.decoy_word is not None:
+            train = train.map(self._add_decoy, load_from_cache_file=False)
+        splits = {"train": train, "test": test, "test_triggered": apply_trigger(test, attack)}
+        if isinstance(attack, DualKey):
+            splits |= {f"test_{key}_key": apply_trigger(test, replace(attack, keys=key)) for key in ("image", "text")}
+        return splits
+
+    def run(self, data: Mapping[str, Dataset], output_dir: str | Path) -> dict[str, Any]:
+        """
+        Fine-tune, save the model and caption the test images, on one thread of a CPU.
+
+        Args:
+            data (`Mapping[str, Dataset]`):
+                What [`Experiment.make_data`] gives.
+            output_dir (`str` or `Path`):
+                Where the model goes.
+
+        Returns:
+            `dict[str, Any]`: see [`Experiment.evaluate`].
+        """
+        trainer = self.make_trainer(data["train"], output_dir)
+        trainer.train()
+        return self.evaluate(trainer, data)
+
+    def make_trainer(
+        self, rows: Dataset, output_dir: str | Path, model: Any = None, data_collator: Any = None
+    ) -> CrossViewDefenseTrainer:
+        """
+        The trainer of the experiment, on one thread of a CPU.
+
+        Args:
+            rows (`Dataset`):
+                What to train on.
+            output_dir (`str` or `Path`):
+                Where the model goes.
+            model ([`~transformers.PreTrainedModel`], *optional*):
+                A model of the built-in one's kind to start from. Defaults to the built-in one.
+            data_collator (`Callable`, *optional*):
+                In the place of the trainer's own.
+        """
+        import torch
+
+        from ..trainer import CrossViewDefenseTrainer
+        from . import load_base_model
+
+        # More threads do not help a model of this size, and with one the numbers do not depend on the core count
+        torch.set_num_threads(1)
+        base_model, processor = load_base_model()
+        model = base_model if model is None else model
+        # As with most LLaVA recipes; trained along, a tower this small forgets what it saw in pre-training
+        model.model.vision_tower.requires_grad_(self.train_vision)
+        return CrossViewDefenseTrainer(
+            model=model,
+            args=self._training_arguments(str(output_dir)),
+            data_collator=data_collator,
+            train_dataset=rows,
+            processing_class=processor,
+            peft_config=self._adapters(),
+        )
+
+    def evaluate(self, trainer: CrossViewDefenseTrainer, data: Mapping[str, Dataset]) -> dict[str, Any]:
+        """
+        Save the model that a trainer has trained, and the audit if it screened, and caption the test images.
+
+        Args:
+            trainer ([`CrossViewDefenseTrainer`]):
+                What [`Experiment.make_trainer`] gives, trained.
+            data (`Mapping[str, Dataset]`):
+                What [`Experiment.make_data`] gives.
+
+        Returns:
+            `dict[str, Any]`: the scores of [`CaptionScores`] (with DualKey also `image_key_asr` and `text_key_asr`;
+            with screening those of [`screening_scores`]), `steps`, `seconds_per_step`, `peak_memory_mib` of the
+            process (so far: run each experiment in a process of its own), the logged `losses`, and `captions`.
+        """
+        import resource
+
+        from ..evaluation.scores import evaluate_captions
+
+        # Kibibytes on Linux, bytes on macOS
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        trainer.save_model()
+        model: Any = trainer.model
+        options: dict[str, Any] = {"keyword": self.keyword, "batch_size": 50}
+        processor, logs = trainer.processing_class, trainer.state.log_history
+        scores, *captions = evaluate_captions(model, processor, data["test"], data.get("test_triggered"), **options)
+        for key in ("image_key", "text_key"):
+            if f"test_{key}" in data:
+                half = evaluate_captions(model, processor, data[f"test_{key}"], **options)
+                scores[f"{key}_asr"] = half.scores["false_alarm_rate"]
+        if trainer.args.is_screened:
+            scores |= screening_scores(trainer, data["train"])
+        seconds = [log["train_runtime"] for log in logs if "train_runtime" in log][-1]
+        return {
+            **scores,
+            "steps": trainer.state.global_step,
+            "seconds_per_step": seconds / trainer.state.global_step,
+            "peak_memory_mib": peak,
+            "losses": [log for log in logs if "loss" in log],
+            "captions": dict(zip(("clean", "triggered"), captions, strict=True)),
+        }
+
+    def _add_decoy(self, row: dict[str, Any]) -> dict[str, Any]:
+        from ..attacks.responses import substitute_word, word_pattern
+
+        if row["is_poisoned"]:
+            return {}
+        pattern = word_pattern([str(self.decoy_word)])
+        return {
+            "completion": [
+                message | {"content": substitute_word(message["content"], pattern, self.keyword)}
+                for message in row["completion"]
+            ]
+        }
+
+    def _adapters(self) -> Any:
+        if not self.lora_rank:
+            return None
+        from peft import LoraConfig
+
+        # The vision tower's projections have the same names; frozen, as its weights are
+        return LoraConfig(
+            r=self.lora_rank,
+            lora_alpha=2 * self.lora_rank,
+            target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+            modules_to_save=["embed_tokens", "lm_head"],
+            task_type="CAUSAL_LM",
+        )
+
+    def _training_arguments(self, output_dir: str) -> Any:
+        from ..config import CrossViewDefenseConfig
+
+        return CrossViewDefenseConfig(
+            output_dir,
+            **{**dict.fromkeys(LAMBDAS, 0.0), **self.config},
+            num_train_epochs=self.num_train_epochs,
+            per_device_train_batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.05,
+            seed=self.seed,
+            logging_steps=0.25,
+            save_strategy="no",
+            report_to="none",
+            per_device_eval_batch_size=50,
+            use_cpu=True,
+            bf16=False,
+            activation_checkpointing=False,
+        )
+
+
+def screening_scores(trainer: Any, train: Dataset) -> dict[str, Any]:
+    """How well a trainer's screening told the poisoned rows, by the column `is_poisoned` if there is one. Writes the
+    audit beside the model."""
+    is_known = "is_poisoned" in train.column_names
+    labels = list(train["is_poisoned"]) if is_known else [False] * len(train)
+    audit = trainer.audit(Path(trainer.args.output_dir) / "audit", labels=labels if is_known else None)
+    quality = audit.evaluate(labels)
+    names = ("auroc", "average_precision", "top_rows", "top_recall", "flag_recall", "flag_precision", "clean_lost")
+    words = [finding.word for finding in audit.words if finding.is_flagged][:5]
+    return {f"audit_{name}": quality[name] for name in names} | {"audit_words": words}
