@@ -206,7 +206,7 @@ class CrossViewDefenseConfig(SFTConfig):
         return self.screening != "off"
 
     @property
-    def is_defended(self) -> bool:
+    def uses_cross_view_loss(self) -> bool:
         """Whether any of the three terms has a weight."""
         return max(self.lambda_patch, self.lambda_discrepancy, self.lambda_entropy) > 0
 

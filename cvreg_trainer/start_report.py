@@ -3,65 +3,91 @@
 
 from __future__ import annotations
 
-import weakref
+from collections.abc import Callable, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from .config import CrossViewDefenseConfig
 
-if TYPE_CHECKING:
-    from .trainer import CrossViewDefenseTrainer
 
 MAX_SHOWN_TOKENS = 400
 
 
 class StartReportCallback(TrainerCallback):
     """
-    Prints, when training begins: the modules that train, the defence's settings, the decoder layer that gives the
-    features, and one decoded row with its supervised tokens marked.
+    Prints, when training begins, what [`start_report`] says.
 
     Args:
-        trainer ([`CrossViewDefenseTrainer`]):
-            Trainer to report on.
+        report (`Callable[[], str]`):
+            Method that makes the text when it is time to.
     """
 
-    def __init__(self, trainer: CrossViewDefenseTrainer) -> None:
+    def __init__(self, report: Callable[[], str]) -> None:
         # Weakly, as the trainer holds this: it is freed when its user lets go of it, not when garbage is collected
-        self.trainer: Any = weakref.proxy(trainer)
+        self.report = weakref.WeakMethod(report)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             # Not `print`: a progress bar may already stand on the line
-            tqdm.write(start_report(self.trainer))
+            report = self.report()
+            assert report is not None
+            tqdm.write(report())
 
 
-def start_report(trainer: CrossViewDefenseTrainer) -> str:
-    """The text that [`StartReportCallback`] prints."""
-    args, head, batch = trainer.args, trainer._head, trainer.example_batch
-    lines = [("training", _count_parameters(trainer.model))]
-    lines += [("", line) for line in _trainable_modules(trainer.model)]
-    if trainer.is_defended:
+def start_report(
+    model: nn.Module,
+    args: CrossViewDefenseConfig,
+    batch: Mapping[str, Any],
+    tokenizer: Any,
+    *,
+    uses_cross_view_loss: bool,
+    is_encoder_decoder: bool,
+    feature_layer: str | None = None,
+) -> str:
+    """
+    What a training is about to do: the modules that train, the defence's settings, the decoder layer that gives the
+    features, and one decoded row with its supervised tokens marked.
+
+    Args:
+        model (`torch.nn.Module`):
+            Model to train, with its adapters.
+        args ([`CrossViewDefenseConfig`]):
+            Configuration.
+        batch (`Mapping[str, Any]`):
+            One collated row, with the labels that count.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            What decodes it.
+        uses_cross_view_loss (`bool`):
+            Whether the paper's terms are part of the loss: a lambda is above 0 and there are images.
+        is_encoder_decoder (`bool`):
+            Whether the labels are the decoder's, apart from the ids.
+        feature_layer (`str`, *optional*):
+            Name of the layer that gives the features.
+
+    Returns:
+        `str`: some lines of text.
+    """
+    lines = [("training", _count_parameters(model))]
+    lines += [("", line) for line in _trainable_modules(model)]
+    if uses_cross_view_loss:
         weights = f"lambda_patch {args.lambda_patch:g}, lambda_discrepancy {args.lambda_discrepancy:g}, "
         lines.append(("defence", f"{weights}lambda_entropy {args.lambda_entropy:g} (H0 {args.entropy_threshold:g})"))
-        if head is not None:
-            lines.append(("features", f"output of {head.feature_layer}, {args.feature_pooling} over the row"))
+        lines.append(("features", f"output of {feature_layer}, {args.feature_pooling} over the row"))
     elif not args.is_screened:
-        why = "the data has no images" if args.is_defended else "the three lambdas are 0 and screening is off"
+        has_lambda = args.uses_cross_view_loss
+        why = "the data has no images" if has_lambda else "the three lambdas are 0 and screening is off"
         lines.append(("defence", f"none: {why}, so this trains as SFTTrainer does"))
     if args.is_screened:
         length = "the first twelfth" if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
         lines.append(("screening", f"{args.screening}: suspicious rows are left out after a warm-up of {length}"))
     if {"labels", "input_ids"} <= set(batch):
-        labels = batch["labels"][0]
-        if trainer.is_defended:
-            labels = trainer._cross_view_collator.ignore_image_tokens(labels)
         lines += [("one row", "supervised tokens stand between >> and <<")]
-        shown = _show_row({**batch, "labels": labels[None]}, trainer._tokenizer, trainer._is_encoder_decoder)
-        lines += [("", line) for line in shown]
+        lines += [("", line) for line in _show_row(batch, tokenizer, is_encoder_decoder)]
     return "\n".join(f"{name:>10}  {text}".rstrip() for name, text in lines)
 
 
@@ -90,7 +116,7 @@ def _trainable_modules(model: nn.Module) -> list[str]:
     return [f"{name}: {f'{trains:,} of {total:,}' if trains else 'frozen'}" for name, (trains, total) in parts.items()]
 
 
-def _show_row(batch: dict[str, Any], tokenizer: Any, is_encoder_decoder: bool) -> list[str]:
+def _show_row(batch: Mapping[str, Any], tokenizer: Any, is_encoder_decoder: bool) -> list[str]:
     labels = batch["labels"][0].tolist()
     if is_encoder_decoder:
         shown = [label for label in labels if label != -100]
@@ -115,7 +141,7 @@ def _show_row(batch: dict[str, Any], tokenizer: Any, is_encoder_decoder: bool) -
     return text.strip().splitlines()
 
 
-def _real_ids(batch: dict[str, Any]) -> list[int]:
+def _real_ids(batch: Mapping[str, Any]) -> list[int]:
     ids = batch["input_ids"][0]
     return ids[batch["attention_mask"][0].bool()].tolist() if "attention_mask" in batch else ids.tolist()
 

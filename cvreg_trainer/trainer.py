@@ -56,7 +56,7 @@ from .random_state import preserve_random_state
 from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
-from .start_report import StartReportCallback
+from .start_report import StartReportCallback, start_report
 
 
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
@@ -150,7 +150,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # A user's own collator gets its rows as they are
             adapt = self._adapt = partial(
                 adapt_dataset,
-                open_images=args.is_defended or args.is_screened,
+                open_images=args.uses_cross_view_loss or args.is_screened,
                 image_tokens=find_image_tokens(processing_class),
                 text_field=args.dataset_text_field,
                 is_formatted=kwargs.get("formatting_func") is not None,
@@ -167,7 +167,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             holds_images = any(has_images(row) for row in first_rows(adapted_dataset))
         if args.max_length == "auto":
             args.max_length = None if holds_images else 1024
-        if args.is_defended and holds_images:
+        if args.uses_cross_view_loss and holds_images:
             refuse_incompatible_options(args, model, kwargs)
         if args.is_screened:
             refuse_options_without_rows(args, model, kwargs)
@@ -197,11 +197,11 @@ class CrossViewDefenseTrainer(SFTTrainer):
             if chose_collator and not holds_images:
                 # A collator can make pixels of rows that hold none, such as paths
                 holds_images = holds_pixels(self.example_batch)
-        self.is_defended = args.is_defended and holds_images
+        self.uses_cross_view_loss = args.uses_cross_view_loss and holds_images
         self._head: CrossViewHead | None = None
-        if self.is_defended or args.is_screened or (holds_images and not trl_head_serves(base_model)):
+        if self.uses_cross_view_loss or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
-        if self.is_defended:
+        if self.uses_cross_view_loss:
             refuse_incompatible_options(args, self.model, kwargs)
             # The defended loss is normalised over the whole accumulation window, whatever the model's class says
             self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
@@ -219,7 +219,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         self._window_counts: _Counts | None = None
         self._term_sums: torch.Tensor | None = None
         self._num_windows = 0
-        self.add_callback(StartReportCallback(self))
+        self.add_callback(StartReportCallback(self._start_report))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -277,7 +277,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        collator = self._cross_view_collator if self.is_defended else self.data_collator
+        collator = self._cross_view_collator if self.uses_cross_view_loss else self.data_collator
         if self._screen is not None:
             collator = self._screen.wrap(collator)
         inner, self.data_collator = self.data_collator, collator
@@ -287,7 +287,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             self.data_collator = inner
 
     def _run_epoch(self, model: nn.Module, epoch: int, *args: Any, **kwargs: Any) -> Any:
-        if self.is_defended:
+        if self.uses_cross_view_loss:
             self._cross_view_collator.set_epoch(epoch)
         if self._screen is not None and self._screen.collator is not None:
             self._screen.collator.set_epoch(epoch)
@@ -319,7 +319,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         if self._screen is not None:
             self._screen.before_step(batch_samples)
-        if not self.is_defended:
+        if not self.uses_cross_view_loss:
             return super()._get_num_items_in_batch(batch_samples, device)
         counts = self._count(batch_samples).to(device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
@@ -347,7 +347,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
     ) -> Any:
         for name in SCREENING_KEYS:
             inputs.pop(name, None)
-        if not (self.is_defended and self.model.training):
+        if not (self.uses_cross_view_loss and self.model.training):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
@@ -429,6 +429,20 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 if "labels" in batch and (torch.as_tensor(batch["labels"]) != -100).any():
                     break
         return batch
+
+    def _start_report(self) -> str:
+        batch = self.example_batch
+        if self.uses_cross_view_loss and isinstance(batch.get("labels"), torch.Tensor):
+            batch = {**batch, "labels": self._cross_view_collator.ignore_image_tokens(batch["labels"])}
+        return start_report(
+            self.model,
+            self.args,
+            batch,
+            self._tokenizer,
+            uses_cross_view_loss=self.uses_cross_view_loss,
+            is_encoder_decoder=self._is_encoder_decoder,
+            feature_layer=None if self._head is None else self._head.feature_layer,
+        )
 
     def check_head(self, model: nn.Module) -> None:
         """Compare one row's loss through the cross-view head with the model's own, the first time this is called.

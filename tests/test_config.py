@@ -17,7 +17,7 @@ def test_defaults_are_the_papers_terms(tmp_path: Path) -> None:
     assert (args.lambda_patch, args.lambda_discrepancy, args.lambda_entropy) == (0.01, 0.5, 0.1)
     assert (args.entropy_threshold, args.patch_area_min, args.patch_area_max) == (0.2, 0.01, 0.05)
     assert args.patch_operations == ["mask", "noise", "shuffle"] and args.max_length == "auto"
-    assert args.is_defended and args.lambda_scale(0, 100) == 1
+    assert args.uses_cross_view_loss and args.lambda_scale(0, 100) == 1
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_screening_on_the_command_line(tmp_path: Path) -> None:
 
 def test_recommended_is_screening_without_the_terms(tmp_path: Path) -> None:
     args = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, learning_rate=3e-4)
-    assert args.is_screened and not args.is_defended and args.learning_rate == 3e-4
+    assert args.is_screened and not args.uses_cross_view_loss and args.learning_rate == 3e-4
     assert args.output_dir == str(tmp_path)
     both = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, lambda_patch=0.1, screening_cap=0.2)
-    assert both.is_screened and both.is_defended and (both.lambda_discrepancy, both.screening_cap) == (0, 0.2)
+    assert both.is_screened and both.uses_cross_view_loss and (both.lambda_discrepancy, both.screening_cap) == (0, 0.2)
     off = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, screening="off")
-    assert not off.is_screened and not off.is_defended
+    assert not off.is_screened and not off.uses_cross_view_loss

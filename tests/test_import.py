@@ -17,15 +17,21 @@ pytestmark = pytest.mark.lowest
 PACKAGE = Path(cvreg_trainer.__file__).parent
 HEAVY = {"accelerate", "datasets", "peft", "torch", "transformers", "trl"}
 
-# A module may import modules of its own layer and of lower ones. Whatever is not named here lies in between.
-LEAVES = {"_version", "attacks", "kernels", "losses", "metrics", "perturbations", "random_state", "rows"}
-LEAVES |= {"shorten", "whole_words"}
-BETWEEN = 1
-LAYER_OF = (
-    dict.fromkeys(LEAVES, 0)
-    | dict.fromkeys({"callbacks", "experiments", "start_report", "trainer"}, BETWEEN + 1)
-    | dict.fromkeys({"cli", "commands"}, BETWEEN + 2)
+# From the bottom up: a part may import those of its own layer and of lower ones, and no two files may import each
+# other, not even for a type annotation or inside a function.
+LAYERS = (
+    {"_version", "random_state", "shorten"},
+    {"losses", "perturbations", "metrics", "head", "models", "data"},
+    {"collators", "attacks", "screening"},
+    {"config", "checkpoints", "evaluation"},
+    {"incompatible", "start_report", "callbacks"},
+    {"trainer"},
+    {"lab"},
+    {"report"},
+    {"commands", "cli"},
 )
+LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+LIGHT = {"_version", "random_state", "shorten", "attacks", "losses", "metrics", "perturbations"}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
@@ -96,11 +102,63 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_nothing_imports_upwards(path):
     own = [name.split(".") for name in imported(path, ast.walk(ast.parse(path.read_text())))]
     parts = {name[1] for name in own if name[0] == "cvreg_trainer" and len(name) > 1}
-    upwards = {part for part in parts if LAYER_OF.get(part, BETWEEN) > LAYER_OF.get(part_of(path), BETWEEN)}
+    upwards = {part for part in parts if LAYER_OF[part] > LAYER_OF[part_of(path)]}
     assert not upwards, f"{part_of(path)} imports {sorted(upwards)} of a higher layer"
 
 
-@pytest.mark.parametrize("part", sorted(LEAVES))
+def files_of(name: str) -> set[Path]:
+    """The source files that an imported dotted name runs: a module, or the `__init__` of a folder."""
+    parts = name.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        place = PACKAGE.joinpath(*parts[:length])
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if path.is_file():
+                return {path}
+    return set()
+
+
+def circles(arrows: dict[object, set]) -> list[list]:
+    """Groups that can be reached from themselves: each pair of them reaches one another."""
+
+    def reached(start: object) -> set:
+        seen, todo = set(), [start]
+        while todo:
+            for target in arrows.get(todo.pop(), ()):
+                if target not in seen:
+                    seen.add(target)
+                    todo.append(target)
+        return seen
+
+    reach = {node: reached(node) for node in arrows}
+    return sorted({tuple(sorted(map(str, {node} | {n for n in reach[node] if node in reach.get(n, ())})))
+                   for node in arrows if node in reach[node]})  # fmt: skip
+
+
+def arrows_between_files() -> dict[object, set]:
+    arrows = {}
+    for path in SOURCES:
+        names = [name for name in imported(path, ast.walk(ast.parse(path.read_text()))) if name.startswith("cvreg_")]
+        arrows[path] = set().union(*map(files_of, names)) - {path}
+    return arrows
+
+
+def test_no_circle_of_files():
+    assert circles({1: {2}, 2: {1}, 3: {1}}) == [("1", "2")]  # the finder itself
+    assert circles(arrows_between_files()) == []
+
+
+def test_no_circle_of_folders():
+    arrows: dict[object, set] = {}
+    for path, targets in arrows_between_files().items():
+        arrows.setdefault(part_of(path), set()).update(part_of(target) for target in targets)
+    assert circles({part: targets - {part} for part, targets in arrows.items()}) == []
+
+
+def test_few_modules_stand_in_the_corridor():
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+
+
+@pytest.mark.parametrize("part", sorted(LIGHT))
 def test_leaves_do_not_load_transformers_or_trl(part):
     paths = [path for path in SOURCES if part_of(path) == part]
     for path in paths:

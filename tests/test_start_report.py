@@ -13,7 +13,6 @@ from peft import LoraConfig
 from tiny_models import tiny_blip2_t5, tiny_llava, vision_dataset, vision_rows
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
-from cvreg_trainer.start_report import start_report
 
 
 def report(folder: Path, build: Any = tiny_llava, dataset: Any = None, freeze: str = "", **kwargs: Any) -> str:
@@ -24,7 +23,7 @@ def report(folder: Path, build: Any = tiny_llava, dataset: Any = None, freeze: s
     args = CrossViewDefenseConfig(str(folder), use_cpu=True, bf16=False, report_to="none", **lambdas)
     dataset = vision_dataset(4) if dataset is None else dataset
     trainer = CrossViewDefenseTrainer(model, args, train_dataset=dataset, processing_class=processor, **kwargs)
-    return start_report(trainer)
+    return trainer._start_report()
 
 
 def test_modules_features_and_supervised_tokens(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_arguments_may_be_missing_or_plain(tmp_path: Path, monkeypatch: pytest.M
     model.config._name_or_path = "someone/tiny-llava"
     trainer = CrossViewDefenseTrainer(model, train_dataset=vision_dataset(4), processing_class=processor)
     assert trainer.args.output_dir == "tiny-llava-CrossViewDefense"
-    assert isinstance(trainer.args, CrossViewDefenseConfig) and trainer.is_defended
+    assert isinstance(trainer.args, CrossViewDefenseConfig) and trainer.uses_cross_view_loss
     for args in (
         TrainingArguments("out", max_steps=1, use_cpu=True, report_to="none", save_strategy="no"),
         SFTConfig("out", max_length=None, **{**SETTINGS, "max_steps": 1}),
@@ -182,7 +182,7 @@ def test_qlora_in_four_bits(tmp_path: Path) -> None:
         quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32),
     )
     kinds = {type(module).__name__ for module in trainer.model.modules()}
-    assert "Linear4bit" in kinds and trainer.is_defended
+    assert "Linear4bit" in kinds and trainer.uses_cross_view_loss
     trainer.train()
     assert all(torch.isfinite(torch.tensor(log["loss"])) for log in trainer.state.log_history if "loss" in log)
     assert any(p.abs().sum() > 0 for name, p in trainer.model.named_parameters() if "lora_B" in name)
@@ -356,7 +356,7 @@ def test_what_is_refused_for_images_works_for_text(tmp_path: Path) -> None:
             model, config(tmp_path, **options), train_dataset=dataset, processing_class=tokenizer, **kwargs
         )
         trainer.train()
-        assert trainer.state.global_step == 3 and not trainer.is_defended
+        assert trainer.state.global_step == 3 and not trainer.uses_cross_view_loss
 
 
 def test_cut_image_tokens_give_sfttrainers_advice(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Experiment:
         """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with DualKey also
         `test_image_key` and `test_text_key`, on which one key alone should not fire."""
         from ..attacks import ATTACKS, DualKey, apply_trigger, poison_dataset
-        from . import make_scenes
+        from .scenes import make_scenes
         from .scene_captions import color_words
 
         train = make_scenes(self.train_rows, seed=self.seed, split="train", style="finetune")
@@ -152,7 +152,7 @@ class Experiment:
         import torch
 
         from ..trainer import CrossViewDefenseTrainer
-        from . import load_base_model
+        from .pretrained import load_base_model
 
         # More threads do not help a model of this size, and with one the numbers do not depend on the core count
         torch.set_num_threads(1)

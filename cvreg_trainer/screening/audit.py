@@ -222,7 +222,7 @@ class Audit:
         """
         Write the audit as one HTML file that needs nothing else; see [`write_audit_page`] for the arguments.
         """
-        from ..report.audit_page import write_audit_page
+        from .page import write_audit_page
 
         write_audit_page(self, path, dataset=dataset, labels=labels, title=title, num_thumbnails=num_thumbnails)
 

@@ -17,9 +17,9 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from cvreg_trainer.report import audit_page
-from cvreg_trainer.report.audit_charts import HALF_HEIGHT, SIDE, WIDTH, curve, histogram
-from cvreg_trainer.report.thumbnails import make_thumbnails
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
+from cvreg_trainer.screening.page.charts import HALF_HEIGHT, SIDE, WIDTH, curve, histogram
+from cvreg_trainer.screening.page.thumbnails import make_thumbnails
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- \u2028 & \ud800"

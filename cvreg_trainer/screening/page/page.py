@@ -14,26 +14,49 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from . import audit_charts
+from ..findings import RowFinding, WordFinding
+from . import charts
 from .thumbnails import make_thumbnails
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..screening.audit import Audit, RowFinding
-
 MAX_LISTED = 20_000  # rows in the table: the text of more would make a file that browsers are slow to open
 _TEMPLATES = Path(__file__).parent / "templates"
 _LEVELS = 4  # of the marks on surprising pieces
 
 
+class AuditLike(Protocol):
+    """What the page shows of an [`Audit`], which imports this module."""
+
+    rows: tuple[RowFinding, ...]
+    words: tuple[WordFinding, ...]
+    settings: dict[str, Any]
+    score_names: tuple[str, ...]
+
+    @property
+    def ranking(self) -> list[RowFinding]: ...
+
+    @property
+    def kept_rows(self) -> list[int]: ...
+
+    @property
+    def flagged_rows(self) -> list[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def labels_by_row(self, labels: Sequence[bool]) -> list[bool]: ...
+
+    def evaluate(self, labels: Sequence[bool]) -> dict[str, Any]: ...
+
+
 def write_audit_page(
-    audit: Audit,
+    audit: AuditLike,
     path: str | Path,
     dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
     labels: Sequence[bool] | None = None,
@@ -115,12 +138,12 @@ def _render(**values: Any) -> str:
         style=style,
         script_hash=_csp_hash(script),
         style_hash=_csp_hash(style),
-        charts=audit_charts,
+        charts=charts,
     )
 
 
 def _data(
-    audit: Audit, listed: Sequence[RowFinding], truth: Mapping[int, bool] | None, marks: tuple[float, float]
+    audit: AuditLike, listed: Sequence[RowFinding], truth: Mapping[int, bool] | None, marks: tuple[float, float]
 ) -> dict[str, Any]:
     """What the script reads, but for the thumbnails."""
     return {
@@ -159,7 +182,7 @@ def _readable(name: str) -> str:
     return name[:1].upper() + name[1:].replace("_", " ")
 
 
-def _mark_range(audit: Audit) -> tuple[float, float]:
+def _mark_range(audit: AuditLike) -> tuple[float, float]:
     """
     The surprise at which marks begin, and at which they are full.
 
@@ -238,10 +261,8 @@ def _ranges(rows: Sequence[int]) -> list[list[int]]:
     return ranges
 
 
-def _histograms(
-    audit: Audit, truth: Mapping[int, bool] | None, groups: tuple[str, str]
-) -> list[audit_charts.Histogram]:
+def _histograms(audit: AuditLike, truth: Mapping[int, bool] | None, groups: tuple[str, str]) -> list[charts.Histogram]:
     is_lower = [finding.is_flagged if truth is None else truth[finding.row] for finding in audit.rows]
     columns = {"suspicion": [finding.suspicion for finding in audit.rows]}
     columns |= {name: [finding.scores[name] for finding in audit.rows] for name in audit.score_names}
-    return [audit_charts.histogram(_readable(name), values, is_lower, groups) for name, values in columns.items()]
+    return [charts.histogram(_readable(name), values, is_lower, groups) for name, values in columns.items()]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
-from ..data.row_images import RowError, lift_images
-from ..data.rows import find_images
+from ...data.row_images import RowError, lift_images
+from ...data.rows import find_images
 
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def make_thumbnails(dataset: Dataset | Sequence[Mapping[str, Any]], rows: Iterab
 
 def _reader(dataset: Any) -> Callable[[int], list[Any]]:
     """A function from a row's position to its images, still encoded where the data set allows it."""
-    from ..data.stored_images import image_column
+    from ...data.stored_images import image_column
 
     if hasattr(dataset, "with_format"):
         dataset = dataset.with_format(None)  # pictures, not tensors
