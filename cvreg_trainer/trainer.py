@@ -12,7 +12,7 @@ Notable:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
@@ -220,6 +220,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
         self._term_sums: torch.Tensor | None = None
         self._num_windows = 0
         self.add_callback(StartReportCallback(self._start_report))
+        if self._screen is not None:
+            self.add_callback(self._screen)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -232,9 +234,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
         """Put number, column and file of the row into errors about images; see [`naming_rows`]."""
         return naming_rows(dataset, source, self.data_collator)
 
-    def rows_for_collator(self) -> Any:
-        """The training set as the collator gets it: without the columns that no collator of TRL's reads."""
-        dataset = self.train_dataset
+    def rows_for_collator(self, dataset: Any = None) -> Any:
+        """A data set, by default the training set, as the collator gets it: without the columns that TRL drops."""
+        dataset = self.train_dataset if dataset is None else dataset
         if isinstance(dataset, Dataset) and self.args.remove_unused_columns:
             return self._remove_unused_columns(dataset)
         return dataset
@@ -255,9 +257,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 '`images`, or into the content of its messages as {"type": "image", "image": ...}.'
             )
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        if self._screen is not None:
+            epoch_iterator = map(self._screen.exchange, epoch_iterator)
         with self.naming_rows(self.train_dataset):
-            return super().get_batch_samples(*args, **kwargs)
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         return super().evaluate(_map_datasets(self._adapt_given, eval_dataset), *args, **kwargs)
@@ -317,8 +323,6 @@ class CrossViewDefenseTrainer(SFTTrainer):
         return is_plain and folder is not None and load_renamed_weights(self.model, folder)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
-        if self._screen is not None:
-            self._screen.before_step(batch_samples)
         if not self.uses_cross_view_loss:
             return super()._get_num_items_in_batch(batch_samples, device)
         counts = self._count(batch_samples).to(device)

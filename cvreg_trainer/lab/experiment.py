@@ -90,8 +90,8 @@ class Experiment:
         """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with DualKey also
         `test_image_key` and `test_text_key`, on which one key alone should not fire."""
         from ..attacks import ATTACKS, DualKey, apply_trigger, poison_dataset
-        from .scenes import make_scenes
         from .scene_captions import color_words
+        from .scenes import make_scenes
 
         train = make_scenes(self.train_rows, seed=self.seed, split="train", style="finetune")
         test = make_scenes(self.test_rows, seed=self.seed, split="test", style="finetune")

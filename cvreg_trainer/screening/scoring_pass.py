@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import has_length
 
 from ..data.rows import row_digest
 from ..random_state import preserve_random_state
@@ -18,12 +19,6 @@ from .token_statistics import TokenStatistics
 
 # The views of the scoring pass are none that the model was trained on
 SCORING_EPOCH = -1
-# Every row once and in its place, whatever the training's own loader does
-LOADER_OPTIONS = {
-    "dataloader_drop_last": False,
-    "dataloader_in_order": True,
-    "dataloader_persistent_workers": False,
-}
 
 
 def score_rows(trainer: Any, dataset: Any, with_views: bool, reads_rows: bool = True) -> TokenStatistics:
@@ -83,20 +78,20 @@ def _collate_row_ids(rows: list[Any]) -> dict[str, torch.Tensor]:
 
 
 def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any]) -> Any:
-    args, inner = vars(trainer.args), trainer.data_collator
-    before = {name: args[name] for name in LOADER_OPTIONS}
-    trainer.data_collator = collator
-    args.update(LOADER_OPTIONS)
-    try:
-        return trainer._get_dataloader(
-            dataset,
-            description="Screening",
-            batch_size=trainer.args.per_device_eval_batch_size,
-            sampler_fn=SequentialSampler,
-        )
-    finally:
-        trainer.data_collator = inner
-        args.update(before)
+    """Every row once and in its place, whatever the training's own loader does."""
+    args, is_streamed = trainer.args, not has_length(dataset)
+    if is_streamed:
+        collator = trainer._get_collator_with_removed_columns(collator)
+    loader = DataLoader(
+        dataset if is_streamed else trainer.rows_for_collator(dataset),
+        batch_size=args.per_device_eval_batch_size,
+        collate_fn=collator,
+        num_workers=args.dataloader_num_workers,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        prefetch_factor=args.dataloader_prefetch_factor,
+        pin_memory=args.dataloader_pin_memory,
+    )
+    return trainer.accelerator.prepare(loader)
 
 
 def _scored(trainer: Any, loader: Any) -> Iterator[dict[str, torch.Tensor]]:

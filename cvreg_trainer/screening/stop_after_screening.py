@@ -13,7 +13,7 @@ from .training_screen import TrainingScreen
 
 class StopAfterScreening(TrainerCallback):
     """
-    Scores the rows after the last step of the warm-up, as the training would have before its next step, and stops it.
+    Stops a training as soon as its screening has made the cut. Add it after the screening, which is a callback itself.
 
     Args:
         screen ([`TrainingScreen`]):
@@ -29,8 +29,10 @@ class StopAfterScreening(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.report(f"Warm-up, step {state.global_step + 1:,} of {self.screen.warmup_steps:,}")
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= self.screen.warmup_steps:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step + 1 >= self.screen.warmup_steps:
             self.report("Scoring all rows")
-            self.screen.run()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.screen.screen is not None:
             control.should_training_stop = True

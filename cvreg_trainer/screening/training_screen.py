@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
 from .._version import __version__
@@ -50,7 +51,7 @@ REPEAT_REMEDY = (
 )
 
 
-class TrainingScreen:
+class TrainingScreen(TrainerCallback):
     """
     Screens the rows of a trainer's training set while it trains; see the head of this file.
 
@@ -128,32 +129,49 @@ class TrainingScreen:
             )
         return max(1, math.ceil(steps))
 
-    def before_step(self, batches: list[dict[str, Any]]) -> None:
-        """Score the rows when it is time to, and replace batches that a loader made before that."""
-        step = self.trainer.state.global_step
-        if self.screen is None:
-            is_due = step >= self.warmup_steps
-            if self.base is None:
-                if step > 0:
-                    raise ValueError(
-                        f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the "
-                        f"data, and the checkpoint of step {step} does not tell: it was written without screening. "
-                        "Start the training anew, or set `screening='off'`."
-                    )
-                self.base = score_rows(self.trainer, self._rows(), with_views=False)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Score the rows by the base model; of a resumed training, check that they are the ones that were scored."""
+        # Refuses a training that is too short before the pass over the data
+        warmup_steps = self.warmup_steps if self.screen is None else 0
+        if self.base is None and state.global_step > 0:
+            raise ValueError(
+                f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the data, and the "
+                f"checkpoint of step {state.global_step} does not tell: it was written without screening. Start the "
+                "training anew, or set `screening='off'`."
+            )
+        if self.base is None:
+            self.base = score_rows(self.trainer, self._rows(), with_views=False)
         if self._is_resumed:
             self._check_resumed_rows()
-        self._check_batches(batches)
-        if self.screen is None and is_due:
+        if self.screen is None and state.global_step >= warmup_steps:
             self.run()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Cut at the end of the warm-up."""
+        if self.screen is None and state.global_step >= self.warmup_steps:
+            self.run()
+
+    def exchange(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """
+        What to train on in the place of a batch: the batch, or, if its loader made it before the cut, its rows as they
+        are collated since. How far loaders look ahead, which depends on workers and micro-batches, then has no
+        influence on the training.
+
+        Args:
+            batch (`dict[str, Any]`):
+                What [`DataCollatorForScreening`] made.
+
+        Raises:
+            `ValueError`: if a row was never scored.
+        """
         assert self.collator is not None
-        for place, batch in enumerate(batches):
-            is_early = bool(batch["is_early"].any())
-            if self.screen is not None and is_early:
-                if self._is_streamed:
-                    silence_rows(batch, self.collator.is_flagged(batch["row_id"]))
-                else:
-                    batches[place] = self._collate_again(batch["row_id"])
+        self._check_known(batch)
+        if self.screen is None or not batch["is_early"].any():
+            return batch
+        if self._is_streamed:
+            silence_rows(batch, self.collator.is_flagged(batch["row_id"]))
+            return batch
+        return self._collate_again(batch["row_id"])
 
     def _are_known(self, row_ids: np.ndarray) -> np.ndarray:
         """Which rows have been scored, bool of the same shape."""
@@ -175,27 +193,24 @@ class TrainingScreen:
                 "seen them. Resume with the data that the checkpoint was made with, or start the training anew."
             )
 
-    def _check_batches(self, batches: list[dict[str, Any]]) -> None:
-        for batch in batches:
-            ids = batch["row_id"]
-            is_new = torch.from_numpy(~self._are_known(ids.cpu().numpy())).to(ids.device)
-            if not is_new.any():
-                continue
-            if not self._is_streamed:
-                raise ValueError(
-                    f"{int(is_new.sum())} of the {len(ids)} rows of a batch are not among those that the base model "
-                    f"was shown. {REPEAT_REMEDY}"
-                )
-            silence_rows(batch, is_new)
-            if not self._has_warned:
-                self._has_warned = True
-                logger.warning(
-                    "The stream gives rows that the first look at it did not meet; they are left out of the training."
-                )
+    def _check_known(self, batch: dict[str, Any]) -> None:
+        ids = batch["row_id"]
+        is_new = torch.from_numpy(~self._are_known(ids.cpu().numpy())).to(ids.device)
+        if not is_new.any():
+            return
+        if not self._is_streamed:
+            raise ValueError(
+                f"{int(is_new.sum())} of the {len(ids)} rows of a batch are not among those that the base model "
+                f"was shown. {REPEAT_REMEDY}"
+            )
+        silence_rows(batch, is_new)
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "The stream gives rows that the first look at it did not meet; they are left out of the training."
+            )
 
     def _collate_again(self, row_ids: torch.Tensor) -> dict[str, Any]:
-        """The rows of a batch made before the cut, as they are collated since: how far loaders look ahead, which
-        depends on workers and micro-batches, then has no influence on the training."""
         assert self.collator is not None and self.warm is not None
         dataset = self.trainer.rows_for_collator()
         places = dict(zip(self.warm.row_ids.tolist(), range(len(self.warm)), strict=True))
