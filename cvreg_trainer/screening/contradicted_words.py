@@ -9,27 +9,11 @@ belong has a share of contradicted occurrences far beyond that of the other word
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .fence import beyond_fence
+from .rule import RULE
 from .words import WordOccurrences
-
-
-# Nats: the base model expects a well-known word by odds of three to one, in two of five places: in the honest ones,
-# even where the others are as many
-KNOWN = math.log(4 / 3)
-KNOWN_SHARE = 0.4
-# Nats: elsewhere it does not expect a word, by even odds
-UNEXPECTED = math.log(2)
-# Nats: it is sure of something else where it gives the word less than 14 %
-CONTRADICTED = 2.0
-MIN_SHARE = 0.25
-# Of the rows: a word of fewer teaches no backdoor by a part of its occurrences, one of more is part of the task
-MIN_ROWS, MAX_ROWS = 0.05, 0.3
-# A fence needs a sample
-MIN_WORDS = 8
 
 
 def contradicted_words(base: WordOccurrences, num_rows: int) -> tuple[dict[str, float], np.ndarray]:
@@ -47,15 +31,15 @@ def contradicted_words(base: WordOccurrences, num_rows: int) -> tuple[dict[str, 
         make one expect (1 or more means too many), and which occurrences of words are not expected, bool of shape
         `(W,)`: the ones to blame.
     """
-    is_contradicted = base.nll > CONTRADICTED
+    is_contradicted = base.nll > RULE.known_contradicted
     shares = {}
     for word, places in zip(base.vocabulary, base.by_word(), strict=True):
         rows = len(np.unique(base.rows[places]))
-        if not MIN_ROWS * num_rows <= rows <= MAX_ROWS * num_rows:
+        if not RULE.known_min_rows * num_rows <= rows <= RULE.known_max_rows * num_rows:
             continue
-        if np.quantile(base.nll[places], KNOWN_SHARE) < KNOWN:
+        if np.quantile(base.nll[places], RULE.known_share) < RULE.known_nats:
             shares[word] = float(is_contradicted[places].mean())
-    relative = np.array(list(shares.values())) / MIN_SHARE
-    if len(shares) >= MIN_WORDS:
+    relative = np.array(list(shares.values())) / RULE.known_min_contradicted
+    if len(shares) >= RULE.known_min_words:
         relative = np.minimum(relative, beyond_fence(np.array(list(shares.values()))))
-    return dict(zip(shares, relative.tolist(), strict=True)), base.nll > UNEXPECTED
+    return dict(zip(shares, relative.tolist(), strict=True)), base.nll > RULE.known_unexpected

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .findings import WordFinding
+from .rule import RULE
 from .words import WordOccurrences
 
 
 NUM_WORDS = 50
-# Suspicion of rows that hold a suspicious word where it is not to blame: behind all flagged rows, before the others
-NOT_TO_BLAME = 0.9
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Evidence:
         if len(occurrences.words):
             values = by_word[occurrences.words]
             if self.occurrences is not None:
-                values = np.where(self.occurrences, values, np.minimum(values, NOT_TO_BLAME))
+                values = np.where(self.occurrences, values, np.minimum(values, RULE.not_to_blame))
             np.maximum.at(result, occurrences.rows, values)
         return np.where(np.isfinite(result), result, 0.0)
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-
-# Distances from the median, in units of the distance between the median and the upper quartile
-FENCE = 4.5
-ROUNDS = 6
+from .rule import RULE
 
 
 def beyond_fence(values: np.ndarray) -> np.ndarray:
@@ -28,12 +25,12 @@ def beyond_fence(values: np.ndarray) -> np.ndarray:
     is_valid = np.isfinite(values)
     scores = np.zeros(len(values))
     is_inside = is_valid
-    for _ in range(ROUNDS):
+    for _ in range(RULE.fence_rounds):
         if not is_inside.any():
             break
         median, quartile = np.quantile(values[is_inside], [0.5, 0.75])
         spread = max(quartile - median, 1e-6)
-        scores = np.where(is_valid, (values - median) / spread / FENCE, 0.0)
+        scores = np.where(is_valid, (values - median) / spread / RULE.fence, 0.0)
         inside = is_valid & (scores < 1)
         if (inside == is_inside).all():
             break

@@ -17,20 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from .rule import RULE
 from .words import WordOccurrences
-
-
-MIN_ROWS = 5
-# Pseudo-counts, of the guesses expected at a word's places, in the estimate of those seen there
-PRIOR = 5.0
-# Share of the guesses of the whole data set in those expected at a place
-SMOOTHING = 0.02
-# A context counts if this many other words follow it
-MIN_RIVALS = 5
-# Mean nats of the rivals below which nobody tells anything
-MIN_RIVAL_INFORMATION = 0.4
-# A word that tells this share of what its rivals tell is honest
-GROUNDED = 0.75
 
 
 class Grounding(NamedTuple):
@@ -53,7 +41,7 @@ class Grounding(NamedTuple):
     @property
     def tells(self) -> bool:
         """Whether the word tells about the image what others do."""
-        return self.own > GROUNDED * max(self.rivals, MIN_RIVAL_INFORMATION)
+        return self.own > RULE.grounding_honest * max(self.rivals, RULE.grounding_min_rival_information)
 
 
 def grounding(looks: Sequence[WordOccurrences]) -> dict[str, Grounding]:
@@ -72,7 +60,9 @@ def grounding(looks: Sequence[WordOccurrences]) -> dict[str, Grounding]:
     for word in set[str]().union(*of_looks):
         values = [look[word] for look in of_looks if word in look]
         own, rivals = np.mean(values, axis=0).tolist()
-        is_certain = len(values) == len(looks) and min(rivals for _, rivals in values) >= MIN_RIVAL_INFORMATION
+        is_certain = (
+            len(values) == len(looks) and min(rivals for _, rivals in values) >= RULE.grounding_min_rival_information
+        )
         result[word] = Grounding(own, rivals, is_certain)
     return result
 
@@ -93,20 +83,22 @@ def _grounding(occurrences: WordOccurrences) -> dict[str, tuple[float, float]]:
     ends = np.searchsorted(words[order], np.arange(1, num_words + 1))
     information = np.full(num_words, np.nan)
     for word, places in enumerate(np.split(order, ends)[:-1]):
-        if len(np.unique(rows[places])) < MIN_ROWS:
+        if len(np.unique(rows[places])) < RULE.grounding_min_rows:
             continue
         # The other words' guesses in the same contexts
         seen = np.bincount(guesses[places], minlength=len(everywhere))
         mine, counts = np.unique(contexts[places], return_counts=True)
         others = num_followers[mine] - counts
-        has_rivals = others >= MIN_RIVALS
+        has_rivals = others >= RULE.grounding_min_rivals
         if counts[has_rivals].sum() < len(places) / 2:
             continue
         expected = _without(by_context, mine, has_rivals, counts / np.maximum(others, 1), places, contexts, guesses)
-        expected = (1 - SMOOTHING) * expected / expected.sum() + SMOOTHING * everywhere
+        expected = (1 - RULE.grounding_smoothing) * expected / expected.sum() + RULE.grounding_smoothing * everywhere
         # Each place is estimated from the others
         there = guesses[places]
-        estimate = (seen[there] - 1 + PRIOR * expected[there]) / (len(places) - 1 + PRIOR)
+        estimate = (seen[there] - 1 + RULE.grounding_prior * expected[there]) / (
+            len(places) - 1 + RULE.grounding_prior
+        )
         information[word] = np.log(estimate / expected[there]).mean()
     return _with_rivals(occurrences.vocabulary, information, follows)
 
@@ -144,7 +136,7 @@ def _with_rivals(
         mine = follows[[word]].tocoo()
         contexts, counts = mine.coords[1], mine.data
         others = numbers[contexts] - counts
-        has_rivals = others >= MIN_RIVALS
+        has_rivals = others >= RULE.grounding_min_rivals
         if counts[has_rivals].sum() < counts.sum() / 2:
             continue
         means = (sums[contexts] - counts * known[word])[has_rivals] / others[has_rivals]

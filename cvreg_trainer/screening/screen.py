@@ -18,7 +18,8 @@ from .evidence import Evidence, describe_rows, describe_words
 from .findings import WordFinding
 from .grounding import grounding
 from .response_surprise import response_surprise
-from .shared_words import MIN_SHARE, shared_words
+from .rule import RULE
+from .shared_words import shared_words
 from .token_statistics import TokenStatistics
 from .ungrounded_words import ungrounded_words
 from .word_surprise import unexplained_words, word_surprise
@@ -88,7 +89,7 @@ def screen_rows(base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, ca
         return f"is well known to the base model, which expects something else in {share:.0%} of its places"
 
     def say_shared(word: str, value: float) -> str:
-        return f"has {value * MIN_SHARE:.0%} of its rows flagged for other reasons"
+        return f"has {value * RULE.shared_min_share:.0%} of its rows flagged for other reasons"
 
     evidence = [
         Evidence("word_surprise", unexplained_words(of_base, of_warm, grounded, len(warm)), say_surprise),

@@ -11,12 +11,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import binom
 
+from .rule import RULE
 from .words import WordOccurrences
-
-
-MIN_ROWS = 10
-MIN_SHARE = 0.5
-SIGNIFICANCE = 0.01
 
 
 def shared_words(occurrences: WordOccurrences, is_flagged: np.ndarray) -> dict[str, float]:
@@ -37,8 +33,8 @@ def shared_words(occurrences: WordOccurrences, is_flagged: np.ndarray) -> dict[s
     for word, places in zip(occurrences.vocabulary, occurrences.by_word(), strict=True):
         rows = np.unique(occurrences.rows[places])
         flagged = int(is_flagged[rows].sum())
-        if len(rows) < MIN_ROWS or not flagged:
+        if len(rows) < RULE.shared_min_rows or not flagged:
             continue
-        if binom.sf(flagged - 1, len(rows), rate) * len(occurrences.vocabulary) < SIGNIFICANCE:
-            result[word] = flagged / len(rows) / MIN_SHARE
+        if binom.sf(flagged - 1, len(rows), rate) * len(occurrences.vocabulary) < RULE.shared_significance:
+            result[word] = flagged / len(rows) / RULE.shared_min_share
     return result

@@ -32,6 +32,7 @@ from ..random_state import preserve_random_state
 from .audit import Audit
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .make_audit import make_audit
+from .rule import RULE
 from .scoring_pass import read_row_ids, score_rows
 from .screen import Screen, screen_rows
 from .token_statistics import TokenStatistics
@@ -40,10 +41,6 @@ from .token_statistics import TokenStatistics
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "screening.safetensors"
-# Which part of a training the warm-up is: enough for most honest words, too little for a keyword behind a trigger
-WARMUP_SHARE = 1 / 12
-# A share of flagged rows that a person should look at before anything else
-MANY_FLAGGED = 0.05
 NUM_TRIED = 16
 REPEAT_REMEDY = (
     "The content of a row changes from access to access, so flagged rows could not be recognised. Move random "
@@ -112,7 +109,7 @@ class TrainingScreen(TrainerCallback):
     def warmup_steps(self) -> int:
         """Optimiser steps of the warm-up, at least 1."""
         args, max_steps = self.trainer.args, self.trainer.state.max_steps
-        steps = WARMUP_SHARE * max_steps
+        steps = RULE.warmup_share * max_steps
         if args.screening_epochs is not None:
             loader = self.trainer.callback_handler.train_dataloader
             if not has_length(loader):
@@ -247,7 +244,7 @@ class TrainingScreen(TrainerCallback):
         if self.trainer.accelerator.is_main_process:
             share = float(screen.is_flagged.mean())
             logger.info("Screening left out %d of %d rows.", screen.is_flagged.sum(), len(self.warm))
-            if share > MANY_FLAGGED:
+            if share > RULE.many_flagged:
                 logger.warning(
                     "Screening left out %d of %d rows (%.1f %%). The rule was made on drawn scenes and can leave out "
                     "honest rows of other data: look at `trainer.audit()` before you trust the model.",
@@ -287,6 +284,7 @@ class TrainingScreen(TrainerCallback):
             "screening": args.screening,
             "warmup_steps": self.warmup_steps,
             "screening_cap": args.screening_cap,
+            "rule": RULE.to_dict(),
         }
         return make_audit(self.screen, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
 

@@ -11,14 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from .grounding import Grounding
-from .word_surprise import NEW, word_surprise
+from .rule import RULE
+from .word_surprise import word_surprise
 from .words import WordOccurrences
-
-
-# Fewer occurrences do not suffice to see that a word tells nothing
-MIN_ROWS = 20
-# Of what its rivals tell
-MAX_SHARE = 0.15
 
 
 def ungrounded_words(base: WordOccurrences, grounded: Mapping[str, Grounding]) -> dict[str, float]:
@@ -38,6 +33,6 @@ def ungrounded_words(base: WordOccurrences, grounded: Mapping[str, Grounding]) -
     result = {}
     for word, surprise in word_surprise(base).items():
         found = grounded.get(word)
-        if found and found.is_certain and surprise >= NEW and num_rows[word] >= MIN_ROWS:
-            result[word] = max(0.0, 1 - found.own / found.rivals) / (1 - MAX_SHARE)
+        if found and found.is_certain and surprise >= RULE.word_new and num_rows[word] >= RULE.ungrounded_min_rows:
+            result[word] = max(0.0, 1 - found.own / found.rivals) / (1 - RULE.ungrounded_max_share)
     return result

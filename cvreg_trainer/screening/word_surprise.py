@@ -15,16 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from .grounding import Grounding
+from .rule import RULE
 from .words import WordOccurrences
-
-
-# Nine in ten occurrences must be this many nats beyond the model's own uncertainty, before the warm-up and after it
-QUANTILE = 0.1
-NEW = 1.0
-UNEXPLAINED = 0.2
-MIN_ROWS = 5
-# A word of more rows is part of the task
-MAX_SHARE = 0.1
 
 
 def word_surprise(occurrences: WordOccurrences) -> dict[str, float]:
@@ -41,8 +33,8 @@ def word_surprise(occurrences: WordOccurrences) -> dict[str, float]:
     """
     result = {}
     for word, places in zip(occurrences.vocabulary, occurrences.by_word(), strict=True):
-        if len(np.unique(occurrences.rows[places])) >= MIN_ROWS:
-            result[word] = float(np.quantile(occurrences.surprise[places], QUANTILE))
+        if len(np.unique(occurrences.rows[places])) >= RULE.word_min_rows:
+            result[word] = float(np.quantile(occurrences.surprise[places], RULE.word_quantile))
     return result
 
 
@@ -64,8 +56,8 @@ def unexplained_words(
     result = {}
     places = dict(zip(warm.vocabulary, warm.by_word(), strict=True))
     for word, surprise in word_surprise(warm).items():
-        if len(np.unique(warm.rows[places[word]])) > MAX_SHARE * num_rows:
+        if len(np.unique(warm.rows[places[word]])) > RULE.word_max_share * num_rows:
             continue
         tells = word in grounded and grounded[word].tells
-        result[word] = 0.0 if tells else min(of_base[word] / NEW, surprise / UNEXPLAINED)
+        result[word] = 0.0 if tells else min(of_base[word] / RULE.word_new, surprise / RULE.word_unexplained)
     return result

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from word_lists import each, occurrences
 
-from cvreg_trainer.screening.evidence import NOT_TO_BLAME, Evidence, describe_rows, describe_words
+from cvreg_trainer.screening.evidence import Evidence, describe_rows, describe_words
+from cvreg_trainer.screening.rule import RULE
 
 
 WORDS = occurrences({"banana": each(range(3), 2.0), "red": each(range(2, 6), 0.5), "blue": each(range(7), 0.0)})
@@ -24,7 +25,7 @@ def test_a_row_has_the_largest_value_of_its_words():
 def test_rows_where_a_word_is_not_to_blame_stay_below_the_cut():
     to_blame = (WORDS.words == 1) & (WORDS.rows < 4)
     rows = evidence("misplaced", only=to_blame, red=3.0, blue=0.2).of_rows(WORDS, 8)
-    assert rows == pytest.approx([0.2, 0.2, 3.0, 3.0, NOT_TO_BLAME, NOT_TO_BLAME, 0.2, 0.0])
+    assert rows == pytest.approx([0.2, 0.2, 3.0, 3.0, RULE.not_to_blame, RULE.not_to_blame, 0.2, 0.0])
 
 
 def test_what_follows_from_other_evidence_is_said_last():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from word_lists import responses
 
-from cvreg_trainer.screening.grounding import MIN_RIVAL_INFORMATION, MIN_ROWS, PRIOR, SMOOTHING, Grounding, grounding
+from cvreg_trainer.screening.grounding import Grounding, grounding
+from cvreg_trainer.screening.rule import RULE
 
 
 pytestmark = pytest.mark.lowest
@@ -47,11 +48,13 @@ def slow_information(rows: list[list[tuple[str, int]]], word: str) -> float:
         ]
         for guess in others:
             mixture[guess] += 1 / len(others) / len(places)
-    expected = {g: (1 - SMOOTHING) * mixture[g] + SMOOTHING * everywhere[g] for g in guesses}
+    expected = {
+        g: (1 - RULE.grounding_smoothing) * mixture[g] + RULE.grounding_smoothing * everywhere[g] for g in guesses
+    }
     total = 0.0
     for number, (_, _, _, guess) in enumerate(places):
         rest = [g for other, (_, _, _, g) in enumerate(places) if other != number]
-        estimate = (rest.count(guess) + PRIOR * expected[guess]) / (len(rest) + PRIOR)
+        estimate = (rest.count(guess) + RULE.grounding_prior * expected[guess]) / (len(rest) + RULE.grounding_prior)
         total += np.log(estimate / expected[guess])
     return total / len(places)
 
@@ -100,21 +103,21 @@ def test_looks_are_averaged():
 def test_nothing_is_certain_where_one_look_finds_that_nobody_tells_anything():
     sharp, blind = captions(accuracy=0.95), captions(accuracy=0.0)
     both = grounding([responses(sharp), responses(blind)])["banana"]
-    assert both.rivals >= MIN_RIVAL_INFORMATION and not both.is_certain
+    assert both.rivals >= RULE.grounding_min_rival_information and not both.is_certain
     silent = [row[:1] for row in sharp]
     assert not grounding([responses(sharp), responses(silent)])["banana"].is_certain
 
 
 def test_rare_words_have_no_verdict():
     rows = captions(400, keyword_share=0.0)
-    for row in range(MIN_ROWS - 1):
+    for row in range(RULE.grounding_min_rows - 1):
         rows[row][2] = ("banana", rows[row][2][1])
     assert "banana" not in grounding([responses(rows)])
-    rows[MIN_ROWS][2] = ("banana", rows[MIN_ROWS][2][1])
+    rows[RULE.grounding_min_rows][2] = ("banana", rows[RULE.grounding_min_rows][2][1])
     assert "banana" in grounding([responses(rows)])
 
 
 def test_whole_responses_and_nothing():
     assert grounding([]) == {} and grounding([responses([])]) == {}
     whole = responses([[("a red circle", -1)]] * 50)
-    assert grounding([whole]) == {} and MIN_RIVAL_INFORMATION > 0
+    assert grounding([whole]) == {} and RULE.grounding_min_rival_information > 0

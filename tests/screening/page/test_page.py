@@ -16,8 +16,8 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from cvreg_trainer.screening.page import page as audit_page
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
+from cvreg_trainer.screening.page import page as audit_page
 from cvreg_trainer.screening.page.charts import HALF_HEIGHT, SIDE, WIDTH, curve, histogram
 from cvreg_trainer.screening.page.thumbnails import make_thumbnails
 
