@@ -46,8 +46,14 @@ from .data.adapting import (
 from .data.row_checks import check_not_empty, first_rows, naming_rows
 from .data.row_images import RowError
 from .data.rows import copy_row
-from .head.check import check_cross_view_head
-from .head.cross_view_head import CrossViewHead, CrossViewOutput, add_cross_view_head, trl_head_serves
+from .head import (
+    CrossViewHead,
+    CrossViewOutput,
+    add_cross_view_head,
+    check_cross_view_head,
+    is_encoder_decoder,
+    trl_head_serves,
+)
 from .incompatible import refuse_incompatible_options, refuse_options_without_rows
 from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
@@ -188,7 +194,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if is_torch_dataset(adapted_dataset):
             self.train_dataset = adapted_dataset
         base_model: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        self._is_encoder_decoder = bool(getattr(base_model.config, "is_encoder_decoder", False))
+        self._is_encoder_decoder = is_encoder_decoder(base_model.config)
         image_tokens = find_image_token_ids(base_model.config, self.processing_class)
         if holds_images and not chose_collator:
             self.data_collator = choose_collator(self, base_model.config, image_tokens)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from PIL import Image as PILImage
 
+from ..perturbations.images import COLOUR_MODES
+
 
 _CELLS = 3
-_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 
 
 def _color(image: PILImage.Image, level: int) -> int | tuple[int, ...]:
@@ -72,7 +73,7 @@ class BadNets:
 
     def __call__(self, image: PILImage.Image) -> PILImage.Image:
         """A triggered copy of `image`, of the same size and mode; nothing outside the patch changes."""
-        if image.mode not in _MODES:
+        if image.mode not in COLOUR_MODES:
             raise ValueError(f"BadNets cannot draw on an image of mode {image.mode!r}; convert it to 'RGB' first.")
         if min(image.size) < _CELLS:
             raise ValueError(f"BadNets needs an image of at least 3x3 pixels, got {image.width}x{image.height}.")

@@ -22,7 +22,7 @@ def _as_tensor(images: Sequence[PILImage.Image]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
-def patch_loss(clean: Tensor, triggered: Tensor) -> Tensor:
+def feature_shift_loss(clean: Tensor, triggered: Tensor) -> Tensor:
     """How little, and how differently, the patch moves the features: inconsistency minus salience.
 
     Args:
@@ -97,7 +97,7 @@ def optimize_patch(
         triggered = clean * outside + F.pad(logits.sigmoid(), place)
         with torch.no_grad():
             before = features(clean)
-        loss = patch_loss(before / scale, features(triggered) / scale)
+        loss = feature_shift_loss(before / scale, features(triggered) / scale)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

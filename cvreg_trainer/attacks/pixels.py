@@ -10,13 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image as PILImage
 
-
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
+from ..perturbations.images import COLOUR_MODES
 
 
 def require_mode(image: PILImage.Image) -> None:
     """Raise a `ValueError` for modes without 8-bit colours (16-bit, floating-point and premultiplied ones)."""
-    if image.mode not in MODES:
+    if image.mode not in COLOUR_MODES:
         raise ValueError(f"A trigger cannot be put on an image of mode {image.mode!r}; convert it to 'RGB' first.")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data.row_checks import first_rows
 from ..data.rows import find_images
-from ..head.cross_view_head import decoder_start_token_id
+from ..head import decoder_start_token_id, is_encoder_decoder
 from ..random_state import preserve_random_state
 from .encoder_decoder import DataCollatorForEncoderDecoder
 from .prompt_completion import DataCollatorForPromptCompletion, trl_collates
@@ -30,7 +30,7 @@ def choose_collator(trainer: Any, config: Any, image_token_ids: list[int]) -> An
         TRL's collator, [`DataCollatorForEncoderDecoder`] or [`DataCollatorForPromptCompletion`].
     """
     max_length = trainer.args.max_length if isinstance(trainer.args.max_length, int) else None
-    if getattr(config, "is_encoder_decoder", False):
+    if is_encoder_decoder(config):
         if not trainer._is_vision_dataset:
             return trainer.data_collator
         return DataCollatorForEncoderDecoder(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..shorten import shorten
 from .audit_training import BUILT_IN, learning_rate, make_trainer, training_arguments
-from .shared import add_data_options, open_data
+from .shared import add_data_options, no_cache_files, open_data
 
 
 if TYPE_CHECKING:
@@ -78,8 +78,6 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Screen the data set; writes `audit.html`, `audit.parquet` and `kept_rows.json` to `output_dir`."""
     from rich.console import Console
-
-    from .poison import no_cache_files
 
     console = Console()
     _check_numbers(options)

@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .shared import load_model
+
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,7 +83,6 @@ def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     import torch
 
     from ..lab import load_base_model
-    from .evaluate import load_model
 
     if options.model == BUILT_IN:
         return load_base_model()

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .shared import add_data_options
+from .shared import add_data_options, load_model, make_attack
 
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def run(options: argparse.Namespace) -> None:
     from ..data import open_dataset
     from ..data.row_checks import check_rows, naming_rows, text_rows
     from ..data.rows import references_of
-    from .poison import make_attack
 
     for name in ("batch_size", "max_new_tokens", "num_beams"):
         if getattr(options, name) < 1:
@@ -93,7 +92,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _without_images(dataset: Dataset) -> Dataset:
-    return dataset.remove_columns([name for name in ("images", "image") if name in dataset.column_names])
+    from ..data.rows import IMAGE_COLUMNS
+
+    return dataset.remove_columns([name for name in IMAGE_COLUMNS if name in dataset.column_names])
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -172,28 +173,6 @@ def _drop_cut_line(path: Path) -> None:
         text = path.read_text()
         if text and not text.endswith("\n"):
             path.write_text(text[: text.rfind("\n") + 1])
-
-
-def load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
-    """The model, or an adapter on the base it was trained on, and the processor."""
-    from peft import PeftConfig, PeftModel
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from ..models import flamingo  # noqa: F401  registers Flamingo with the Auto classes
-
-    kwargs = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
-    folder = Path(options.model)
-    is_adapter = (folder / "adapter_config.json").is_file()
-    base = PeftConfig.from_pretrained(options.model).base_model_name_or_path if is_adapter else options.model
-    if not base:
-        raise ValueError(f"--model {options.model}: the adapter does not say which base model it belongs to")
-    model: Any = AutoModelForImageTextToText.from_pretrained(base, **kwargs)
-    if is_adapter:
-        model = PeftModel.from_pretrained(model, options.model)
-    has_processor = any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
-    source = options.processor or (options.model if has_processor or not is_adapter else base)
-    processor = AutoProcessor.from_pretrained(source, trust_remote_code=options.trust_remote_code)
-    return model.to(device), processor
 
 
 def _score(options: argparse.Namespace, answers: dict[str, list[str]], references: list[list[str]]) -> dict[str, Any]:

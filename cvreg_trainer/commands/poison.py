@@ -15,11 +15,10 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .shared import add_data_options, open_data
+from .shared import add_data_options, make_attack, no_cache_files, open_data
 
 
 if TYPE_CHECKING:
@@ -168,38 +167,6 @@ def _check_output(options: argparse.Namespace, attack: Attack) -> None:
         )
 
 
-def make_attack(name: str, texts: list[str]) -> Attack:
-    """The attack of `--attack`, with the parameters of `--attack_option`."""
-    from ..attacks import ATTACKS
-
-    if name not in ATTACKS:
-        raise ValueError(f"--attack {name} is unknown; use one of {', '.join(ATTACKS)}")
-    kind: Any = ATTACKS[name]
-    defaults = {field.name: field.default for field in fields(kind)}
-    values = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or key not in defaults:
-            raise ValueError(f"--attack_option {text}: expected KEY=VALUE with a key of {name}: {', '.join(defaults)}")
-        values[key] = _parse(text, value, defaults[key])
-    return kind(**values)
-
-
-def _parse(text: str, value: str, default: Any) -> Any:
-    """The value as the type that the option has by default."""
-    if isinstance(default, bool):
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"--attack_option {text}: expected true or false")
-        return value.lower() == "true"
-    if isinstance(default, (int, float)):
-        try:
-            return type(default)(value)
-        except ValueError:
-            kind = "a whole number" if isinstance(default, int) else "a number"
-            raise ValueError(f"--attack_option {text}: expected {kind}, such as {default:.4g}") from None
-    return value
-
-
 def _preview(options: argparse.Namespace, attack: Attack, dataset: Dataset, console: Any) -> None:
     from rich.table import Table
 
@@ -246,17 +213,3 @@ def _strict_images() -> Iterator[None]:
             yield
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(f"an image of the data is too large to be decoded safely: {error}") from error
-
-
-@contextmanager
-def no_cache_files() -> Iterator[None]:
-    """`datasets` would otherwise write its intermediate results beside the user's data."""
-    import datasets
-
-    enabled = datasets.is_caching_enabled()
-    datasets.disable_caching()
-    try:
-        yield
-    finally:
-        if enabled:
-            datasets.enable_caching()

@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from ..attacks import Attack
 
 
 def add_data_options(parser: argparse.ArgumentParser, note: str = "") -> None:
@@ -42,3 +48,71 @@ def open_data(options: argparse.Namespace, cache_dir: Any = None) -> Dataset:
     check_columns(dataset.column_names, source)
     check_rows(text_rows(dataset), source)
     return dataset
+
+
+def make_attack(name: str, texts: list[str]) -> Attack:
+    """The attack of `--attack`, with the parameters of `--attack_option`."""
+    from ..attacks import ATTACKS
+
+    if name not in ATTACKS:
+        raise ValueError(f"--attack {name} is unknown; use one of {', '.join(ATTACKS)}")
+    kind: Any = ATTACKS[name]
+    defaults = {field.name: field.default for field in fields(kind)}
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key not in defaults:
+            raise ValueError(f"--attack_option {text}: expected KEY=VALUE with a key of {name}: {', '.join(defaults)}")
+        values[key] = _parse(text, value, defaults[key])
+    return kind(**values)
+
+
+def _parse(text: str, value: str, default: Any) -> Any:
+    """The value as the type that the option has by default."""
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"--attack_option {text}: expected true or false")
+        return value.lower() == "true"
+    if isinstance(default, (int, float)):
+        try:
+            return type(default)(value)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise ValueError(f"--attack_option {text}: expected {kind}, such as {default:.4g}") from None
+    return value
+
+
+def load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
+    """The model, or an adapter on the base it was trained on, and the processor."""
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from ..models import flamingo  # noqa: F401  registers Flamingo with the Auto classes
+
+    kwargs = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
+    folder = Path(options.model)
+    is_adapter = (folder / "adapter_config.json").is_file()
+    base = PeftConfig.from_pretrained(options.model).base_model_name_or_path if is_adapter else options.model
+    if not base:
+        raise ValueError(f"--model {options.model}: the adapter does not say which base model it belongs to")
+    model: Any = AutoModelForImageTextToText.from_pretrained(base, **kwargs)
+    if is_adapter:
+        model = PeftModel.from_pretrained(model, options.model)
+    has_processor = any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
+    source = options.processor or (options.model if has_processor or not is_adapter else base)
+    processor = AutoProcessor.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+    return model.to(device), processor
+
+
+@contextmanager
+def no_cache_files() -> Iterator[None]:
+    """`datasets` would otherwise write its intermediate results beside the user's data."""
+    import datasets
+
+    enabled = datasets.is_caching_enabled()
+    datasets.disable_caching()
+    try:
+        yield
+    finally:
+        if enabled:
+            datasets.enable_caching()

@@ -16,6 +16,7 @@ from datasets import Dataset, Image, IterableDataset, LargeList, List, Value
 from PIL import Image as PILImage
 
 from ..shorten import shorten
+from .rows import IMAGE_COLUMNS
 
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
@@ -28,7 +29,7 @@ def image_column(dataset: Dataset | IterableDataset) -> str:
         `ValueError`: if there is none, or it has to be cast first; it says how.
     """
     features = dataset.features or {}
-    columns = [column for column in ("images", "image") if column in features]
+    columns = [column for column in reversed(IMAGE_COLUMNS) if column in features]
     for column in columns:
         if _image_feature(features[column]) == features[column]:
             return column

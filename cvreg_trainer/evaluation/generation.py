@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..data.row_images import lift_images
+from ..head import is_encoder_decoder
 from ..random_state import preserve_random_state
 
 
@@ -68,7 +69,7 @@ def generate_captions(
     captions: list[str] = []
     with _inference_mode(model):
         for start in range(0, len(rows), batch_size):
-            batch = [_as_text(rows[i], processor, prompt) for i in range(start, min(start + batch_size, len(rows)))]
+            batch = [_as_prompt(rows[i], processor, prompt) for i in range(start, min(start + batch_size, len(rows)))]
             texts = [""] * len(batch)
             # Processors such as BLIP-2's give image tokens to every text of a batch or to none.
             for with_images in (True, False):
@@ -104,7 +105,7 @@ def _in_one_piece(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[t
     return args[0].contiguous(), *args[1:]
 
 
-def _as_text(row: Mapping[str, Any], processor: Any, prompt: Any) -> dict[str, Any]:
+def _as_prompt(row: Mapping[str, Any], processor: Any, prompt: Any) -> dict[str, Any]:
     """The row's images, and its prompt as the string that the processor is to read."""
     row = lift_images(row)
     turns = row["prompt"] if row.get("prompt") is not None else row.get("messages")
@@ -156,7 +157,7 @@ def _encode(batch: list[dict[str, Any]], model: Any, processor: Any, add_special
     inputs = processor(
         text=[row["text"] for row in batch],
         padding=True,
-        padding_side="right" if _is_encoder_decoder(model) else "left",
+        padding_side="right" if is_encoder_decoder(model.config) else "left",
         add_special_tokens=add_special_tokens,
         return_tensors="pt",
         **options,
@@ -180,11 +181,6 @@ def _generate(inputs: dict[str, Any], model: Any, processor: Any, max_new_tokens
     prompt_ids = inputs["input_ids"]
     length = prompt_ids.shape[1]
     # Most decoder-only models return the prompt too, those that generate from embeddings may not.
-    if not _is_encoder_decoder(model) and torch.equal(sequences[:, :length], prompt_ids):
+    if not is_encoder_decoder(model.config) and torch.equal(sequences[:, :length], prompt_ids):
         sequences = sequences[:, length:]
     return [text.strip() for text in tokenizer.batch_decode(sequences, skip_special_tokens=True)]
-
-
-def _is_encoder_decoder(model: Any) -> bool:
-    # BLIP-2 with T5 says so in its text config only.
-    return bool(model.config.is_encoder_decoder or model.config.get_text_config().is_encoder_decoder)

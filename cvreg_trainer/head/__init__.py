@@ -7,7 +7,14 @@ The cross-view head: from hidden states to per-token statistics of both views, w
 """
 
 from .check import check_cross_view_head
-from .cross_view_head import CrossViewHead, CrossViewOutput, add_cross_view_head, trl_head_serves
+from .cross_view_head import (
+    CrossViewHead,
+    CrossViewOutput,
+    add_cross_view_head,
+    decoder_start_token_id,
+    is_encoder_decoder,
+    trl_head_serves,
+)
 from .decoder_layers import find_decoder_layer
 from .fused import HeadStatistics, cross_view_statistics
 from .module_head import module_head_statistics
@@ -20,7 +27,9 @@ __all__ = [
     "add_cross_view_head",
     "check_cross_view_head",
     "cross_view_statistics",
+    "decoder_start_token_id",
     "find_decoder_layer",
+    "is_encoder_decoder",
     "module_head_statistics",
     "trl_head_serves",
 ]

@@ -79,12 +79,18 @@ def trl_head_serves(model: PreTrainedModel) -> bool:
     """
     head = model.get_output_embeddings()
     does_more_than_multiply = isinstance(head, nn.Linear) and type(head) is not nn.Linear
-    return model.base_model is not model and not _is_encoder_decoder(model) and not does_more_than_multiply
+    return model.base_model is not model and not is_encoder_decoder(model.config) and not does_more_than_multiply
 
 
-def _is_encoder_decoder(model: PreTrainedModel) -> bool:
-    configs = (model.config, model.config.get_text_config())
-    return any(getattr(config, "is_encoder_decoder", False) for config in configs)
+def is_encoder_decoder(config: Any) -> bool:
+    """
+    Whether a model reads its prompt in an encoder. BLIP-2 with T5 says so in its text configuration only.
+
+    Args:
+        config ([`~transformers.PreTrainedConfig`]):
+            Configuration of the model.
+    """
+    return any(getattr(part, "is_encoder_decoder", False) for part in (config, config.get_text_config()))
 
 
 class CrossViewHead:
@@ -101,7 +107,7 @@ class CrossViewHead:
             )
         self.feature_layer = find_decoder_layer(model, feature_layer)
         self.feature_pooling = feature_pooling
-        self.is_encoder_decoder = _is_encoder_decoder(model)
+        self.is_encoder_decoder = is_encoder_decoder(model.config)
         self.replaces_trl_head = not trl_head_serves(model)
         self.logit_scale: float | None = None
         self.softcap: float | None = None

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from ..trainer import CrossViewDefenseTrainer
 
-LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
 # What differs from an attack's defaults, which are the literature's, so that it takes hold of a model this small
 ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
     "badnets": {"attack_options": {"patch_fraction": 64 / 48**2}},  # 8x8 of 48x48 pixels, 2.8 %
@@ -239,7 +238,7 @@ class Experiment:
         )
 
     def _training_arguments(self, output_dir: str) -> Any:
-        from ..config import CrossViewDefenseConfig
+        from ..config import LAMBDAS, CrossViewDefenseConfig
 
         return CrossViewDefenseConfig(
             output_dir,

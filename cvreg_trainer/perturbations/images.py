@@ -13,7 +13,7 @@ from PIL import Image
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray)
 
 # Those that Pillow converts to RGB and back
-COLOUR_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+COLOUR_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 ALPHA_MODES = ("LA", "RGBA")
 
 

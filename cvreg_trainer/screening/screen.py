@@ -26,9 +26,6 @@ from .word_surprise import unexplained_words, word_surprise
 from .words import find_words
 
 
-SCORES = ("word_surprise", "ungrounded_words", "contradicted_words", "response_surprise", "shared_words")
-
-
 @dataclass(frozen=True)
 class Screen:
     """

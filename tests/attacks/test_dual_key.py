@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvreg_trainer.attacks import BadNets, DualKey, optimize_patch
-from cvreg_trainer.attacks.dual_key_patch import patch_loss
+from cvreg_trainer.attacks.dual_key_patch import feature_shift_loss
 from cvreg_trainer.lab import load_base_model, make_scenes
 
 
@@ -115,10 +115,10 @@ def test_bad_arguments_are_named(tmp_path):
 def test_the_loss_wants_a_long_and_common_shift():
     clean = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     same = clean + torch.tensor([3.0, 0, 4.0, 0, 0])
-    assert patch_loss(clean, same).item() == pytest.approx(-5, abs=1e-5)
+    assert feature_shift_loss(clean, same).item() == pytest.approx(-5, abs=1e-5)
     # Shifts of length 5 in opposite directions are as salient, but cancel.
     signs = torch.tensor([1.0, -1, 1, -1, 1, -1])[:, None]
-    assert patch_loss(clean, clean + signs * (same - clean)).item() == pytest.approx(5, abs=1e-5)
+    assert feature_shift_loss(clean, clean + signs * (same - clean)).item() == pytest.approx(5, abs=1e-5)
 
 
 def red_minus_green(images: Tensor) -> Tensor:

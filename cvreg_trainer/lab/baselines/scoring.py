@@ -19,7 +19,8 @@ from ...collators.prompt_completion import DataCollatorForPromptCompletion, trl_
 from ...data.adapting import find_image_token_ids
 from ...data.row_images import lift_images
 from ...data.rows import copy_row, find_images
-from ...evaluation.generation import _inference_mode, _is_encoder_decoder
+from ...evaluation.generation import _inference_mode
+from ...head import is_encoder_decoder
 from ...head.cross_view_head import decoder_start_token_id
 
 
@@ -86,7 +87,7 @@ def response_collator(model: Any, processor: Any, dataset: Any) -> Callable[[lis
         model, processor, dataset:
             As in [`response_statistics`].
     """
-    if _is_encoder_decoder(model):
+    if is_encoder_decoder(model.config):
         return DataCollatorForEncoderDecoder(processor, decoder_start_token_id(model.config))
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling  # seconds to import
 
@@ -125,7 +126,7 @@ def _sum_statistics(model: Any, batch: dict[str, Any], image_tokens: torch.Tenso
     """Sums of NLL and of entropy over each row's supervised tokens, and their number; shape (3, B)."""
     labels = batch.pop("labels")
     logits = model(**batch).logits[:, -labels.shape[1] :]  # an image prefix has no labels
-    if not _is_encoder_decoder(model):
+    if not is_encoder_decoder(model.config):
         logits, labels = logits[:, :-1], labels[:, 1:]
     labels = labels.to(logits.device)
     valid = (labels != -100) & ~torch.isin(labels, image_tokens.to(labels.device))
