@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..extras import from_extra
 from ..shorten import shorten
 from .audit_training import BUILT_IN, learning_rate, make_trainer, training_arguments
 from .shared import add_data_options, no_cache_files, open_data
@@ -77,7 +78,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Screen the data set; writes `audit.html`, `audit.parquet` and `kept_rows.json` to `output_dir`."""
-    from rich.console import Console
+    with from_extra("report"):
+        from rich.console import Console
 
     console = Console()
     _check_numbers(options)

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..extras import from_extra
 from ..lab.experiment import Experiment
 
 
@@ -63,7 +64,8 @@ def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: what `results.json` holds.
     """
-    from rich.console import Console
+    with from_extra("report"):
+        from rich.console import Console
 
     from ..report import describe_environment, results_table
 

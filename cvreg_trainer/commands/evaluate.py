@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..extras import from_extra
 from .shared import add_data_options, load_model, make_attack
 
 
@@ -53,7 +54,9 @@ def run(options: argparse.Namespace) -> None:
     """Predict what is missing, then score; writes `predictions.*.jsonl` and `results.json`."""
     import torch
     from accelerate import PartialState
-    from rich.console import Console
+
+    with from_extra("report"):
+        from rich.console import Console
 
     from ..attacks import apply_trigger
     from ..data import open_dataset

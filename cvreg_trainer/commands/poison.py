@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..extras import from_extra
 from .shared import add_data_options, make_attack, no_cache_files, open_data
 
 
@@ -76,7 +77,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Poison the data set; writes it and `poison.json` to `output_dir`, and the contact sheet to `preview`."""
-    from rich.console import Console
+    with from_extra("report"):
+        from rich.console import Console
 
     console = Console()
     if options.output_dir is None and options.preview is None:

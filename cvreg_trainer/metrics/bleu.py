@@ -10,7 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sacrebleu.metrics import BLEU
+
+from ..extras import from_extra
+
+
+with from_extra("lab"):
+    from sacrebleu.metrics import BLEU
 
 from .caption_metric import CaptionMetric
 from .tokenizer import tokenize_caption

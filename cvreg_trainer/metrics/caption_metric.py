@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
-import evaluate
+
+from ..extras import from_extra
+
+
+with from_extra("lab"):
+    import evaluate
 
 
 class CaptionMetric(evaluate.Metric):

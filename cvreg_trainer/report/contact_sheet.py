@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..extras import from_extra
 from .image_similarity import psnr, ssim
 
 
@@ -61,7 +62,8 @@ def draw_contact_sheet(
     >>> scores = draw_contact_sheet({name: attack() for name, attack in ATTACKS.items()}, images, "triggers.png")
     ```
     """
-    from matplotlib.figure import Figure
+    with from_extra("report"):
+        from matplotlib.figure import Figure
 
     if not attacks or not images:
         raise ValueError(f"A contact sheet needs attacks and images, got {len(attacks)} and {len(images)}.")

@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from ..extras import from_extra
+
 
 VIEWS = ("original", "perturbed", "triggered")
 
@@ -27,7 +29,8 @@ def draw_examples(examples: Sequence[Mapping[str, Any]], path: str | Path, keywo
         keyword (`str`, *optional*, defaults to `"banana"`):
             Captions with this word are set in red.
     """
-    from matplotlib.figure import Figure
+    with from_extra("report"):
+        from matplotlib.figure import Figure
 
     num_captions = max((len(example["captions"]) for example in examples), default=1)
     line = 0.47 / max(2.3, 0.47 * num_captions)  # a heading and a line of text, as a share of a row's height

@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from ..extras import from_extra
+
+
+with from_extra("report"):
+    from rich import box
+    from rich.table import Table
 
 
 # Key, heading and format; the whole table fits into 80 characters

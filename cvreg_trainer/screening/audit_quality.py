@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..extras import from_extra
+
 
 def ranking_quality(suspicion: np.ndarray, is_flagged: np.ndarray, is_poisoned: np.ndarray) -> dict[str, Any]:
     """
@@ -35,7 +37,8 @@ def ranking_quality(suspicion: np.ndarray, is_flagged: np.ndarray, is_poisoned: 
     Raises:
         `ValueError`: if there are no rows.
     """
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+    with from_extra("report"):
+        from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
     if not len(is_poisoned):
         raise ValueError("There are no rows to evaluate.")
