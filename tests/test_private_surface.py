@@ -69,8 +69,8 @@ FLAMINGO, SCORING = "models/flamingo/backbone_flamingo.py", "screening/scoring_p
 TABLE = [
     Foreign(TRL, "_set_signature_columns_if_needed", "(self)", "trainer.py"),
     Foreign(TRL, "_signature_columns", ATTRIBUTE, "trainer.py"),
-    Foreign(TRL, "_is_vision_dataset", ATTRIBUTE, "collator_choice.py trainer.py"),
-    Foreign(TRL, "_tokenizer", ATTRIBUTE, "start_report.py"),
+    Foreign(TRL, "_is_vision_dataset", ATTRIBUTE, "collators/choice.py trainer.py"),
+    Foreign(TRL, "_tokenizer", ATTRIBUTE, "trainer.py"),
     Foreign(
         TRAINER,
         "_run_epoch",
@@ -87,12 +87,7 @@ TABLE = [
     Foreign(TRAINER, "_get_output_dir", "(self, trial)", "trainer.py"),
     Foreign(TRAINER, "_remove_unused_columns", "(self, dataset, description=None)", "trainer.py"),
     Foreign(TRAINER, "_prepare_inputs", "(self, inputs)", f"{SCORING} trainer.py"),
-    Foreign(
-        TRAINER,
-        "_get_dataloader",
-        "(self, dataset, description, batch_size, sampler_fn=None, is_training=False, dataloader_key=None)",
-        SCORING,
-    ),
+    Foreign(TRAINER, "_get_collator_with_removed_columns", "(self, data_collator, description=None)", SCORING),
     Foreign(TRL, "_tag_names", ATTRIBUTE, "trainer.py"),
     Foreign(TRL, "_name", ATTRIBUTE, "trainer.py"),
     Foreign(TRL, "_paper", ATTRIBUTE, "trainer.py"),
@@ -117,21 +112,21 @@ TABLE = [
         "DataCollatorForVisionLanguageModeling",
         "(processor, max_length=None, completion_only_loss=False, pad_to_multiple_of=None, "
         "dataset_text_field='text', assistant_only_loss=False, chat_template=None, return_tensors='pt')",
-        "baselines/scoring.py callbacks.py",
+        "callbacks.py lab/baselines/scoring.py",
     ),
     Foreign("trl.trainer.utils", "get_config_model_id", "(config)", "config.py"),
-    Foreign("trl.trainer.utils", "maybe_gather_lm_head_ctx", "(*params)", "lm_head.py"),
+    Foreign("trl.trainer.utils", "maybe_gather_lm_head_ctx", "(*params)", "head/cross_view_head.py"),
     Foreign(
         "trl.data_utils",
         "apply_chat_template",
         "(example, processing_class, tools=None, **template_kwargs)",
-        "collator_encoder_decoder.py",
+        "collators/encoder_decoder.py",
     ),
     Foreign(
         "trl.data_utils",
         "prepare_multimodal_messages",
         "(messages, images=None)",
-        "collator_encoder_decoder.py generation.py",
+        "collators/encoder_decoder.py evaluation/generation.py",
     ),
     Foreign(MPT, "MptAttention", "(config, layer_idx=None)", "models/flamingo/mpt_attention.py"),
     Foreign(
@@ -154,9 +149,12 @@ TABLE = [
         "models/flamingo/layers_flamingo.py",
     ),
     Foreign("transformers.trainer_utils", "PREFIX_CHECKPOINT_DIR", ATTRIBUTE, "trainer.py"),
-    Foreign("transformers.trainer_utils", "has_length", "(dataset)", "screening/training_screen.py"),
+    Foreign("transformers.trainer_utils", "has_length", "(dataset)", f"{SCORING} screening/training_screen.py"),
     Foreign(
-        "transformers.utils", "ModelOutput", "(*args, **kwargs)", "lm_head.py models/flamingo/modeling_flamingo.py"
+        "transformers.utils",
+        "ModelOutput",
+        "(*args, **kwargs)",
+        "head/cross_view_head.py models/flamingo/modeling_flamingo.py",
     ),
     Foreign("transformers.utils", "logging", ATTRIBUTE, "models/flamingo/published_layouts.py"),
     Foreign(

@@ -14,10 +14,13 @@ import json
 import multiprocessing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..extras import from_extra
-from ..lab.experiment import Experiment
+
+
+if TYPE_CHECKING:
+    from ..lab import Experiment
 
 
 NUM_EXAMPLES = 4
@@ -48,6 +51,8 @@ def run(options: argparse.Namespace) -> None:
     for name, value in lambdas.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"--{name} must be 0 or more, got {value}")
+    from ..lab import Experiment
+
     run_demo(Experiment(options.seed, config=lambdas), options.output_dir)
 
 
