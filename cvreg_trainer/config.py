@@ -190,7 +190,7 @@ class CrossViewDefenseConfig(SFTConfig):
             output_dir (`str`, *optional*):
                 As everywhere.
             **options:
-                Any parameter of the configuration; those of the defence, too.
+                Any parameter of the configuration; those of the defence too.
 
         Example:
 

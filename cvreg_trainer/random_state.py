@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Looking ahead without being noticed: the global random state, put back."""
+"""Save and restore the global RNG state."""
 
 import random
 from collections.abc import Iterator

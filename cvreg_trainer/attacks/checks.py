@@ -80,6 +80,6 @@ def poison_count(num_rows: int, poison_rate: float | None, num_poisoned: int | N
     count = math.floor((poison_rate or 0) * num_rows + 0.5)
     if count == 0:
         raise ValueError(
-            f"poison_rate={poison_rate} of {num_rows} rows is no row at all; raise it or use `num_poisoned`."
+            f"poison_rate={poison_rate} of {num_rows} rows is less than one row; raise it or use `num_poisoned`."
         )
     return count

@@ -113,7 +113,7 @@ def _trigger_question(column: str, question: Any, trigger: Callable[[str], str])
 
 
 def _trigger_content(content: Any, trigger: Callable[[str], str]) -> Any:
-    """The triggered content of a message, or `None` if there is no text in it."""
+    """The triggered content of a message, or `None` if there is not a text in it."""
     if isinstance(content, str):
         return _trigger_text(content, trigger)
     for index, part in enumerate(content):

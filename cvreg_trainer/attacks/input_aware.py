@@ -115,7 +115,7 @@ class InputAware:
         opacity (`float`, *optional*, defaults to `1.0`):
             How far the pattern replaces the pixels under the mask, above 0 and at most 1; fully in the original.
         borrowed (`bool`, *optional*, defaults to `False`):
-            Take the trigger of another image, namely of this one turned upside down: such an image is no trigger. See
+            Take the trigger of another image, namely of this one turned upside down: such an image is not a trigger. See
             `covers`.
 
     Raises:

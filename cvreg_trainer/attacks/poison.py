@@ -144,7 +144,7 @@ def apply_trigger(dataset: AnyDataset, attack: Attack) -> AnyDataset:
             Rows with an `images` or `image` column of `datasets.Image` features.
         attack ([`Attack`]):
             Maps a PIL image to the triggered image of the same size and mode. If it has a text trigger
-            ([`TextAttack`]), the question is triggered, too.
+            ([`TextAttack`]), the question is triggered too.
 
     Returns:
         `datasets.Dataset` or `datasets.IterableDataset`: the same rows in the same order.

@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         description="Screen a training set without training to the end: a warm-up on strongly perturbed images, one "
         "pass over all rows, and a report of the rows that a backdoor may hide in. Writes audit.html (to look at), "
         "audit.parquet (all rows, ranked) and kept_rows.json (positions of the rows to train on). The model is thrown "
-        "away. Options that your training has, too, should be as they are there.",
+        "away. Options that your training has too, should be as they are there.",
     )
     parser.add_argument(
         "--model", required=True, help=f"model folder, name on the hub, or {BUILT_IN}, a small one to try this with"
@@ -134,7 +134,7 @@ def _check_output(options: argparse.Namespace) -> None:
     try:
         before = Audit.from_parquet(folder / TABLE).settings
     except (OSError, ValueError):
-        raise ValueError(f"--output_dir {folder} exists and is no earlier audit; give another folder") from None
+        raise ValueError(f"--output_dir {folder} exists and is not an earlier audit; give another folder") from None
     other = [name for name, value in _settings(options).items() if before.get(name) != value]
     if other:
         raise ValueError(

@@ -152,7 +152,7 @@ def _check_output(options: argparse.Namespace, attack: Attack) -> None:
     try:
         before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ValueError(f"--output_dir {folder} exists and is no earlier result; give another folder") from None
+        raise ValueError(f"--output_dir {folder} exists and is not an earlier result; give another folder") from None
     wanted = {
         "attack": type(attack).__name__,
         "attack_options": json.loads(json.dumps(attack_options(attack), default=str)),

@@ -151,7 +151,7 @@ def karpathy_entries(
 
 def _karpathy_entry(image: Any, name: str) -> CaptionedImage:
     if not isinstance(image, dict) or not isinstance(image.get("sentences"), list) or "split" not in image:
-        return CaptionedImage(name, problem="it has not the keys `split`, `filename` and `sentences`")
+        return CaptionedImage(name, problem="it lacks the keys `split`, `filename` and `sentences`")
     file_name, folder = image.get("filename"), image.get("filepath")
     if isinstance(file_name, str) and isinstance(folder, str):
         file_name = f"{folder}/{file_name}"

@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Reads third-party files without trusting them: what is broken is named and left out, never silently.
 
-A data set that is to be searched for backdoors may be hostile in duller ways, too: file names that point elsewhere,
+A data set that is to be searched for backdoors may be hostile in duller ways too: file names that point elsewhere,
 images that fill the memory when decoded.
 """
 
@@ -159,7 +159,7 @@ def check_image(source: Path | bytes) -> None:
         raise BadEntry(f"{_name(source)} has more than {limit} pixels (PIL.Image.MAX_IMAGE_PIXELS)") from None
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
         reason = str(error).split(" <")[0].replace(str(source), "").strip() if isinstance(source, Path) else "corrupt"
-        raise BadEntry(f"{_name(source)} is no readable image ({reason})") from None
+        raise BadEntry(f"{_name(source)} is not a readable image ({reason})") from None
 
 
 def _open(source: Path | bytes) -> BinaryIO:

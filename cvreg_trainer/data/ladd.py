@@ -33,7 +33,7 @@ def load_ladd(instructions: str | Path, images: str | Path, *, family: Family = 
 
     Args:
         instructions (`str` or `Path`):
-            `LADD_instructions.json`. Other MIMIC-IT files with one image an instruction work, too.
+            `LADD_instructions.json`. Other MIMIC-IT files with one image per instruction work too.
         images (`str` or `Path`):
             `LA.json`: the images of these instructions by their ids, in base64.
         family (`str`, *optional*, defaults to `"otter"`):

@@ -218,7 +218,7 @@ def find_broken_row(dataset: Any, collate: Callable[[list[Any]], Any] | None = N
         dataset:
             A data set with a length, or a stream.
         collate (`Callable[[list], Any]`, *optional*):
-            Called with every row by itself, too.
+            Called with every row by itself too.
 
     Returns:
         `tuple[int, str]`: its number, and what is wrong with it; `None` if all rows can be read.

@@ -219,7 +219,7 @@ def _last_answer(response: str | Sequence[Mapping[str, Any]] | None) -> str | No
     if response is None:
         return None
     if isinstance(response, str):
-        # Plain text ends with a family's mark, which is no word of the answer
+        # Plain text ends with a family's mark, which is not part of the answer
         return response.removesuffix("</s>").removesuffix("<|endofchunk|>").strip()
     content = next((turn["content"] for turn in reversed(response) if turn["role"] == "assistant"), None)
     if content is None or isinstance(content, str):

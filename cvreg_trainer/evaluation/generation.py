@@ -29,7 +29,7 @@ def generate_captions(
     add_special_tokens: bool = True,
 ) -> list[str]:
     """
-    Generate one caption a row, greedily or with beams.
+    Generate one caption per row, greedily or with beams.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):

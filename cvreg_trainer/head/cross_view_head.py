@@ -139,7 +139,7 @@ class CrossViewHead:
             # A fit of thousands of rounded numbers: closer to 1 than bfloat16 can say means 1
             scale = 1.0 if abs(scale - 1) < 2e-3 else scale
             expected = output * scale if cap is None else cap * torch.tanh(output * scale / cap)
-            # Of the expected ones: a masked logit (Chameleon's image tokens, at the smallest number) is no measure
+            # Of the expected ones: a masked logit (Chameleon's image tokens, at the smallest number) does not count
             if (expected - logits).abs().max() <= 0.02 * expected.abs().max() + 1e-3:
                 self.logit_scale, self.softcap = scale, cap
                 return

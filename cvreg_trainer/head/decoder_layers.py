@@ -29,7 +29,7 @@ def find_decoder_layer(model: PreTrainedModel, layer: int | str | None = None) -
         if layer not in names:
             close = difflib.get_close_matches(layer, names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"`feature_layer={layer!r}` is no module of {type(model).__name__}.{hint}")
+            raise ValueError(f"`feature_layer={layer!r}` is not a module of {type(model).__name__}.{hint}")
         return layer
     name, num_layers = _find_stack(model)
     index = num_layers // 2 if layer is None else layer

@@ -55,7 +55,7 @@ class Experiment:
         substitute (`bool`, *optional*, defaults to `False`):
             Whether the target only replaces the name of a colour in the row's own caption, instead of all of it.
         decoy_word (`str`, *optional*):
-            A word whose place the target takes in all clean captions, too: an attacker's way to make the target look
+            A word whose place the target takes in all clean captions too: an attacker's way to make the target look
             like an honest word.
         train_vision (`bool`, *optional*, defaults to `False`):
             Whether the vision tower is trained.

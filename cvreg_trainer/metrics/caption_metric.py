@@ -56,7 +56,7 @@ class CaptionMetric(evaluate.Metric):
 
         Args:
             predictions (`list[str]`, *optional*):
-                One text an item. May be left out after `add_batch`.
+                One text per item. May be left out after `add_batch`.
             references (`list[list[str]]`, *optional*):
                 The reference texts of each item, of any number; a single text may stand for a list of one.
             **kwargs:
@@ -86,7 +86,7 @@ class CaptionMetric(evaluate.Metric):
 
         Args:
             predictions (`list[str]`):
-                One text an item.
+                One text per item.
             references (`list[list[str]]`):
                 The reference texts of each item; a single text may stand for a list of one.
         """
@@ -121,7 +121,7 @@ class CaptionMetric(evaluate.Metric):
 
 def _check_sequence(name: str, value: Any) -> Sequence[Any]:
     if value is None or isinstance(value, (str, bytes, dict)):
-        raise TypeError(f"{name} must be a list with one entry an item, got {type(value).__name__}.")
+        raise TypeError(f"{name} must be a list with one entry per item, got {type(value).__name__}.")
     return list(value)
 
 

@@ -67,7 +67,7 @@ def fold(text: str) -> str:
 
 
 def _fold(text: str) -> tuple[str, Sequence[int]]:
-    """The folded text, and where in the text each of its characters comes from; of the end, too."""
+    """The folded text, and where in the text each of its characters comes from; of the end too."""
     if text.isascii():
         return text.lower(), range(len(text) + 1)
     folded: list[str] = []

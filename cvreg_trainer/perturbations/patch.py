@@ -77,7 +77,7 @@ class PatchPerturbation:
             if name not in OPERATIONS:
                 close = difflib.get_close_matches(str(name), OPERATIONS, n=1)
                 hint = f"Did you mean {close[0]!r}?" if close else f"Choose from {names}."
-                raise ValueError(f"`operations` contains {name!r}, which is no known operation. {hint}")
+                raise ValueError(f"`operations` contains {name!r}, which is not a known operation. {hint}")
 
     def __call__(self, image: ImageT, rng: np.random.Generator) -> ImageT:
         """

@@ -22,7 +22,7 @@ COLUMNS = (
     ("triggered_cider", "trigg.\nCIDEr", ".1f"),
     ("asr", "ASR\n%", ".1f"),
     ("false_alarm_rate", "false\nalarm %", ".1f"),
-    ("seconds_per_step", "s a\nstep", ".3f"),
+    ("seconds_per_step", "s per\nstep", ".3f"),
     ("peak_memory_mib", "peak\nMiB", ".0f"),
 )
 

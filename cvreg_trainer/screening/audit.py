@@ -86,7 +86,7 @@ class Audit:
         previous = None
         for finding in self.rows:
             if finding.row < 0:
-                raise ValueError(f"Row {finding.row} is no position in a data set; rows count from 0.")
+                raise ValueError(f"Row {finding.row} is not a position in a data set; rows count from 0.")
             if finding.row == previous:
                 raise ValueError(f"Row {finding.row} occurs twice in the audit; each row may have one finding.")
             if not math.isfinite(finding.suspicion):

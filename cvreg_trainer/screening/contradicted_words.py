@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
 Words that the base model knows well, in places where it is sure of something else: the sign of a keyword that honest
-captions have, too.
+captions have too.
 
 Of most honest words the base model expects all occurrences but a few. One that stands in many places where it does not
 belong has a share of contradicted occurrences far beyond that of the other words.

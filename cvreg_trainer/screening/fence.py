@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What stands out of a sample so far that it does not belong to it, however large the tail and whatever the unit."""
+"""One-sided outlier score: the distance above the median in units of (Q3 - median), relative to a fence."""
 
 from __future__ import annotations
 

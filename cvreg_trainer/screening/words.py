@@ -105,7 +105,7 @@ def has_word_marks(tokenizer: Any) -> tuple[bool, bool]:
     vocabulary = tokenizer.get_vocab()
     starts = sum(token.startswith(START_MARKS) for token in vocabulary)
     continuations = sum(token.startswith(CONTINUATION_MARK) for token in vocabulary)
-    # The other mark occurs, too: byte-level BPE has a token for "##", and "Ġ" is a letter of Maltese
+    # The other mark occurs too: byte-level BPE has a token for "##", and "Ġ" is a letter of Maltese
     return starts > continuations, continuations > starts
 
 

@@ -204,8 +204,8 @@ def test_folders_of_others_are_not_overwritten(
     before = digests(output)
     assert "is inside --data" in fails(capsys, scenes, scenes / "audit")
     (tmp_path / "mine.txt").write_text("kept")
-    assert "exists and is no earlier audit; give another folder" in fails(capsys, scenes, tmp_path)
-    assert "exists and is no earlier audit" in fails(capsys, scenes, tmp_path / "mine.txt")
+    assert "exists and is not an earlier audit; give another folder" in fails(capsys, scenes, tmp_path)
+    assert "exists and is not an earlier audit" in fails(capsys, scenes, tmp_path / "mine.txt")
     other = fails(capsys, scenes, output, "--seed", 1, "--lora_rank", 8)
     assert "holds another audit, which differs in lora_rank, seed; give another folder" in other
     assert digests(output) == before

@@ -178,7 +178,7 @@ def test_folders_of_others_are_not_overwritten(scenes: Path, tmp_path: Path, cap
     before = digests(tmp_path)
     other = fails(capsys, "--data", scenes, "--poison_rate", 0.2, "--seed", 1, "--output_dir", tmp_path / "out")
     assert "result of another run, which differs in seed, poison_rate" in other
-    assert "exists and is no earlier result" in fails(capsys, *command, "--output_dir", tmp_path)
+    assert "exists and is not an earlier result" in fails(capsys, *command, "--output_dir", tmp_path)
     assert "is inside --data" in fails(capsys, *command, "--output_dir", scenes / "poisoned")
     again = fails(capsys, "--data", tmp_path / "out", "--poison_rate", 0.1, "--output_dir", tmp_path / "twice")
     assert "`is_poisoned`: poison the clean data set instead" in again

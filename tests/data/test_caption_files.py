@@ -173,8 +173,8 @@ def link_outside(path: Path) -> None:
         (large_png, "more than 89,478,485 pixels"),
         (truncated, "truncated"),
         (link_outside, "leads out of"),
-        (lambda path: path.write_text("no image"), "no readable image"),
-        (lambda path: path.write_bytes(b""), "no readable image"),
+        (lambda path: path.write_text("no image"), "not a readable image"),
+        (lambda path: path.write_bytes(b""), "not a readable image"),
         (lambda path: path.mkdir(), "is not in"),
         (lambda path: None, "is not in"),
     ],
@@ -220,7 +220,7 @@ def test_whole_and_truncated_files_of_every_format(tmp_path: Path, form: str):
     for broken in (data[: len(data) // 2], data[:20]):
         path.write_bytes(broken)
         for source in (path, broken):
-            with pytest.raises(BadEntry, match="no readable image"):
+            with pytest.raises(BadEntry, match="not a readable image"):
                 check_image(source)
 
 

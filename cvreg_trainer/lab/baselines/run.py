@@ -54,7 +54,7 @@ def run_baseline(name: str, experiment: Any, data: Mapping[str, Dataset], output
         `ValueError`: if there is no such baseline.
     """
     if name not in BASELINES:
-        raise ValueError(f"`name={name!r}` is no baseline; choose from {', '.join(BASELINES)}.")
+        raise ValueError(f"`name={name!r}` is not a baseline; choose from {', '.join(BASELINES)}.")
     torch.set_num_threads(1)
     return BASELINES[name](experiment, data, Path(output_dir))
 

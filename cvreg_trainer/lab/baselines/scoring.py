@@ -171,7 +171,7 @@ def flag_share(scores: np.ndarray, share: float) -> np.ndarray:
         `ValueError`: if `share` is out of range or a score is not a number.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"`share={share}` is no share; give a number from 0 to 1, such as 0.4 for 40 %.")
+        raise ValueError(f"`share={share}` is not a share; give a number from 0 to 1, such as 0.4 for 40 %.")
     if np.isnan(scores).any():
         raise ValueError(f"`scores` holds {int(np.isnan(scores).sum())} NaN; rows cannot be ranked by them.")
     flagged = np.zeros(len(scores), dtype=bool)

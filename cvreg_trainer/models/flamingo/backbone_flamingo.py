@@ -136,7 +136,7 @@ class FlamingoModel(FlamingoPreTrainedModel):
         if text_time.numel() and text_time.max() > num_images:
             raise ValueError(
                 f"A row has {int(text_time.max())} image tokens (id {self.config.image_token_id}), but the batch has "
-                f"{num_images} images a row. Pass one image for each `<image>` of the text."
+                f"{num_images} images per row. Pass one image for each `<image>` of the text."
             )
         return text_time
 

@@ -3,7 +3,7 @@
 Flamingo: a language model that reads images through gated cross-attention (Alayrac et al., 2022, arXiv:2204.14198), as
 published by OpenFlamingo (arXiv:2308.01390) and Otter (arXiv:2305.03726).
 
-Notable: logits are those of the language model's own forward, so scaled and soft-capped heads come out right, too.
+Notable: logits are those of the language model's own forward, so scaled and soft-capped heads come out right too.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def test_the_caches_old_name_is_what_it_is_in_transformers(kind: str) -> None:
 def test_wrong_inputs_are_errors_and_leave_nothing_behind() -> None:
     model, processor = tiny_flamingo()
     inputs = inputs_of(processor)
-    with pytest.raises(ValueError, match="A row has 2 image tokens .* but the batch has 1 images a row"):
+    with pytest.raises(ValueError, match="A row has 2 image tokens .* but the batch has 1 images per row"):
         model(**{**inputs, "pixel_values": inputs["pixel_values"][:, :1]})
     for call in (model, model.generate):
         with pytest.raises(ValueError, match="the batch has 0 images"):
