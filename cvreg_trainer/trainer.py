@@ -72,13 +72,20 @@ class CrossViewDefenseTrainer(SFTTrainer):
     """
     Trainer for supervised fine-tuning on data that may hide backdoors: a drop-in replacement of [`~trl.SFTTrainer`].
 
-    Each row with an image is run in two views, the original and one with a perturbed rectangle, and three terms join
-    the loss: feature consistency, output discrepancy and an entropy hinge (A Patch-based Cross-view Regularized
-    Framework for Backdoor Defense in Multimodal Large Language Models, section 3). With the three lambdas at 0, or on
-    data without images, it trains as SFTTrainer does. Evaluation, generation and what is saved are SFTTrainer's.
+    It defends in two ways, which can be combined:
 
-    Beyond SFTTrainer it takes torch map-style data sets, images inside `messages`, and models that SFTTrainer 1.16
-    cannot train (BLIP-2, encoder-decoders).
+    - Screening (`screening="drop"`) finds suspicious rows in a warm-up and trains without them; [`audit`] shows them.
+      Look at it before you trust the model.
+    - The cross-view loss (a lambda above 0) runs each row with an image in two views, the original and one with a
+      perturbed rectangle, and adds feature consistency, output discrepancy and an entropy hinge to the loss (A
+      Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models,
+      section 3).
+
+    With screening off and the three lambdas at 0 it trains as SFTTrainer does. Evaluation, generation and what is saved
+    are SFTTrainer's.
+
+    Beyond SFTTrainer it takes torch map-style data sets, images inside `messages` or given by path or bytes, and models
+    that SFTTrainer 1.16 cannot train (BLIP-2, encoder-decoders).
 
     Example:
 
@@ -87,11 +94,12 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     >>> trainer = CrossViewDefenseTrainer(
     ...     model="llava-hf/llava-1.5-7b-hf",
-    ...     args=CrossViewDefenseConfig(lambda_patch=0.01, lambda_discrepancy=0.5, lambda_entropy=0.1),
+    ...     args=CrossViewDefenseConfig.recommended("out", learning_rate=2e-4),
     ...     train_dataset=dataset,
     ...     peft_config=LoraConfig(target_modules="all-linear"),
     ... )
     >>> trainer.train()
+    >>> trainer.audit("out/audit")  # open out/audit/audit.html
     ```
 
     Args:
@@ -112,7 +120,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
             Everything else that [`~trl.SFTTrainer`] takes (`peft_config`, `quantization_config`, `callbacks`, ...).
 
     Raises:
-        `ValueError`: if an option cannot work with a lambda above 0, naming the option to change.
+        `ValueError`: if an option cannot work with a defence, naming the option to change; if rows cannot be trained on
+            or no view of their images can be made, naming the row.
     """
 
     args: CrossViewDefenseConfig
