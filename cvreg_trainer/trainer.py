@@ -74,15 +74,15 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     It defends in two ways, which can be combined:
 
-    - Screening (`screening="drop"`) finds suspicious rows in a warm-up and trains without them; [`audit`] shows them.
+    - Screening (`screening="drop"`) finds suspicious rows in a warm-up and trains without them; the audit shows them.
       Look at it before you trust the model.
     - The cross-view loss (a lambda above 0) runs each row with an image in two views, the original and one with a
       perturbed rectangle, and adds feature consistency, output discrepancy and an entropy hinge to the loss (A
-      Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models,
-      section 3).
+      Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models, section
+      3).
 
-    With screening off and the three lambdas at 0 it trains as SFTTrainer does. Evaluation, generation and what is saved
-    are SFTTrainer's.
+    With screening off and the three lambdas at 0 it trains as SFTTrainer does. Evaluation, generation and what is
+    saved are SFTTrainer's.
 
     Beyond SFTTrainer it takes torch map-style data sets, images inside `messages` or given by path or bytes, and models
     that SFTTrainer 1.16 cannot train (BLIP-2, encoder-decoders).
@@ -120,8 +120,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
             Everything else that [`~trl.SFTTrainer`] takes (`peft_config`, `quantization_config`, `callbacks`, ...).
 
     Raises:
-        `ValueError`: if an option cannot work with a defence, naming the option to change; if rows cannot be trained on
-            or no view of their images can be made, naming the row.
+        `ValueError`: if an option cannot work with a defence, naming the option to change; if rows cannot be trained
+            on or no view of their images can be made, naming the row.
     """
 
     args: CrossViewDefenseConfig
