@@ -84,8 +84,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
     With screening off and the three lambdas at 0 it trains as SFTTrainer does. Evaluation, generation and what is
     saved are SFTTrainer's.
 
-    Beyond SFTTrainer it takes torch map-style data sets, images inside `messages` or given by path or bytes, and models
-    that SFTTrainer 1.16 cannot train (BLIP-2, encoder-decoders).
+    Beyond SFTTrainer it takes torch map-style data sets, images inside `messages` or given by path or bytes, and
+    models that SFTTrainer 1.16 cannot train (BLIP-2, encoder-decoders).
 
     Example:
 

@@ -64,8 +64,8 @@ class DualKey:
             `"image"` leaves the question as it is, `"text"` the image.
 
     Raises:
-        `ValueError`: if an argument is out of range or the file is not an image; when called, if the image is smaller than
-        3x3 pixels or its mode has no 8-bit colours.
+        `ValueError`: if an argument is out of range or the file is not an image; when called, if the image is smaller
+        than 3x3 pixels or its mode has no 8-bit colours.
 
     Example:
 

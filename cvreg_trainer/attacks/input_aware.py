@@ -115,8 +115,8 @@ class InputAware:
         opacity (`float`, *optional*, defaults to `1.0`):
             How far the pattern replaces the pixels under the mask, above 0 and at most 1; fully in the original.
         borrowed (`bool`, *optional*, defaults to `False`):
-            Take the trigger of another image, namely of this one turned upside down: such an image is not a trigger. See
-            `covers`.
+            Take the trigger of another image, namely of this one turned upside down: such an image is not a trigger.
+            See `covers`.
 
     Raises:
         `ValueError`: if `opacity` is out of range or the file holds no such networks; when called, if the image's mode

@@ -60,7 +60,7 @@ class WaNet:
         if not 0 < self.strength < float("inf"):
             raise ValueError(f"strength={self.strength} must be above 0 and finite.")
         if not 2 <= self.grid <= 16:
-            raise ValueError(f"grid={self.grid} must be 2 to 16 control points per side; more would not be a smooth warp.")
+            raise ValueError(f"grid={self.grid} must be 2 to 16 control points per side; more is not a smooth warp.")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative.")
 

@@ -41,7 +41,7 @@ def test_the_ranking_is_by_suspicion_then_by_position():
     "rows, message",
     [
         ([finding(2), finding(1), finding(2)], "Row 2 occurs twice"),
-        ([finding(-1)], "Row -1 is no position"),
+        ([finding(-1)], "Row -1 is not a position"),
         ([finding(4, math.nan)], "suspicion of row 4 is nan"),
         ([finding(0), finding(1, scores={"response_nll": 1.0})], r"Row 1 has the scores \['response_nll'\]"),
         ([finding(0, scores={"row": 1.0})], "'row', which is a column"),
