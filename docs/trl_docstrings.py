@@ -31,6 +31,7 @@ class TrlDocstrings(griffe.Extension):
         self.links: dict[str, str] = {}
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        self.package = pkg
         for name in self.described:
             found = pkg[name.removeprefix(f"{pkg.path}.")]
             if found.is_module:
@@ -40,7 +41,7 @@ class TrlDocstrings(griffe.Extension):
         self._rewrite(pkg)
 
     def _rewrite(self, obj: Any) -> None:
-        if obj.is_attribute and obj.parent.is_module and not obj.docstring:
+        if obj.is_attribute and obj.parent.is_module and obj.is_public and not obj.docstring:
             obj.docstring = _comment_above(obj)
         if obj.docstring:
             obj.docstring.value = self._to_markdown(obj.docstring.value)
@@ -56,24 +57,27 @@ class TrlDocstrings(griffe.Extension):
 
     def _reference(self, found: re.Match[str]) -> str:
         is_foreign, name = bool(found[1]), found[2]
-        first, _, rest = name.partition(".")
+        first, _, member = name.partition(".")
         if is_foreign or first not in self.links:
             return f"`{name.rpartition('.')[2] if is_foreign else name}`"
-        return f"[`{name}`][{self.links[first]}{'.' * bool(rest)}{rest}]"
+        target = self.links[first]
+        if member and member in self.package[target.removeprefix(f"{self.package.path}.")].members:
+            target += f".{member}"
+        return f"[`{name}`][{target}]"
 
 
 def _is_shown(obj: Any) -> bool:
-    return not obj.is_module and bool(obj.docstring or (obj.is_attribute and _comment_above(obj)))
+    return not obj.is_module and bool(obj.docstring or obj.is_attribute)
 
 
-def _comment_above(attribute: Any) -> griffe.Docstring | None:
+def _comment_above(constant: Any) -> griffe.Docstring:
     """What stands in comments right above a constant of a module."""
-    first = last = (attribute.lineno or 1) - 1
-    lines = attribute.lines_collection[attribute.filepath]
+    first = last = (constant.lineno or 1) - 1
+    lines = constant.lines_collection[constant.filepath]
     while first and lines[first - 1].startswith("# "):
         first -= 1
     text = "\n".join(line.removeprefix("# ") for line in lines[first:last])
-    return griffe.Docstring(text, parent=attribute) if text else None
+    return griffe.Docstring(text or "A constant.", parent=constant)
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
