@@ -43,7 +43,8 @@ from .data.adapting import (
     preview,
     refuse_images_without_a_place,
 )
-from .data.row_checks import check_not_empty, first_rows, naming_rows
+from .data.broken_rows import naming_rows
+from .data.row_checks import check_not_empty, first_rows
 from .data.row_images import RowError
 from .data.rows import copy_row
 from .head import (

@@ -60,7 +60,8 @@ def run(options: argparse.Namespace) -> None:
 
     from ..attacks import apply_trigger
     from ..data import open_dataset
-    from ..data.row_checks import check_rows, naming_rows, text_rows
+    from ..data.broken_rows import naming_rows
+    from ..data.row_checks import check_rows, text_rows
     from ..data.rows import references_of
 
     for name in ("batch_size", "max_new_tokens", "num_beams"):

@@ -190,7 +190,7 @@ def _preview(options: argparse.Namespace, attack: Attack, dataset: Dataset, cons
 
 
 def _first_images(dataset: Dataset, source: str) -> list[Any]:
-    from ..data.row_checks import naming_rows
+    from ..data.broken_rows import naming_rows
     from ..data.stored_images import image_column
 
     column = image_column(dataset)

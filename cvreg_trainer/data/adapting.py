@@ -12,7 +12,8 @@ import torch
 from datasets import Dataset, Image, IterableDataset, LargeList, List, Value
 from transformers import ProcessorMixin
 
-from .row_checks import PLACEHOLDER, check_columns, check_not_empty, check_rows, first_rows, naming_rows, text_rows
+from .broken_rows import naming_rows
+from .row_checks import PLACEHOLDER, check_columns, check_not_empty, check_rows, first_rows, text_rows
 from .row_images import content_parts, images_of_columns, is_image_part, lift_images
 from .rows import CONVERSATIONS, IMAGE_COLUMNS, find_images
 

@@ -1,18 +1,11 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""
-What must hold for every row before a training or a command starts, and which row it was where something does not.
-
-Notable: nothing here is in the way of a row that is fine. A broken image shows when it is decoded, mostly in a worker
-process that does not know the row's number; the number is looked for then, by going over the rows once more.
-"""
+"""What must hold for the texts of every row before a training or a command starts."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -20,21 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset, LargeList, List
-from PIL import Image
 
 from ..shorten import shorten
 from .row_images import (
     RowError,
     content_parts,
-    image_source,
-    in_column,
-    is_address,
-    is_image_part,
-    load_image,
-    open_image,
-    reading_image,
 )
-from .rows import CONVERSATIONS, IMAGE_COLUMNS, copy_row, find_images
+from .rows import IMAGE_COLUMNS
 
 
 logger = logging.getLogger(__name__)
@@ -43,8 +28,6 @@ logger = logging.getLogger(__name__)
 RESPONSE_FORMS = ({"messages"}, {"prompt", "completion"}, {"text"})
 TEXT_COLUMNS = ("messages", "prompt", "completion", "text")
 PLACEHOLDER = "<image>"
-# What reading an image can raise; anything else is not about a row
-IMAGE_ERRORS = (OSError, SyntaxError, RowError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def check_columns(columns: Collection[str], source: str) -> None:
@@ -182,120 +165,6 @@ def check_not_empty(dataset: Any, source: str) -> None:
         is_empty = isinstance(dataset, IterableDataset) and next(iter(dataset), None) is None
     if is_empty:
         raise ValueError(f"{source} has no rows.")
-
-
-@contextmanager
-def naming_rows(dataset: Any, source: str, collate: Callable[[list[Any]], Any] | None = None) -> Iterator[None]:
-    """
-    Put the row's number, column and file into errors about images that occur while rows of a data set are read.
-
-    Args:
-        dataset:
-            Where the rows come from.
-        source (`str`):
-            What the error calls it.
-        collate (`Callable[[list], Any]`, *optional*):
-            A collator that opens files by itself.
-
-    Raises:
-        `ValueError`: in the place of the error about an image, if a row gives one again.
-    """
-    try:
-        yield
-    except IMAGE_ERRORS as error:
-        logger.info("Looking for the row of %s whose image cannot be read.", source)
-        broken = find_broken_row(dataset, collate)
-        if broken is None:
-            raise
-        raise ValueError(f"Row {broken[0]} of {source}: {broken[1].rstrip('.')}.") from error
-
-
-def find_broken_row(dataset: Any, collate: Callable[[list[Any]], Any] | None = None) -> tuple[int, str] | None:
-    """
-    The first row that cannot be read.
-
-    Args:
-        dataset:
-            A data set with a length, or a stream.
-        collate (`Callable[[list], Any]`, *optional*):
-            Called with every row by itself too.
-
-    Returns:
-        `tuple[int, str]`: its number, and what is wrong with it; `None` if all rows can be read.
-    """
-    is_stream = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
-    rows = iter(dataset) if is_stream else None
-    number = 0
-    while rows is not None or number < len(dataset):
-        try:
-            row = next(rows) if rows is not None else dataset[number]
-            _read_images(row)
-            if collate is not None:
-                collate([copy_row(row)])
-        except StopIteration:
-            return None
-        except IMAGE_ERRORS as error:
-            stored = _find_stored(dataset, number) if isinstance(dataset, Dataset) else ""
-            return number, stored or _reason(error)
-        number += 1
-    return None
-
-
-def _reason(error: BaseException) -> str:
-    try:
-        with reading_image():
-            raise error
-    except RowError as named:
-        return str(named)
-
-
-def _read_images(row: Any) -> None:
-    if not isinstance(row, Mapping):
-        return
-    for column in IMAGE_COLUMNS:
-        images = row.get(column)
-        for image in images if isinstance(images, list | tuple) else [images]:
-            if not isinstance(image, str) or not is_address(image):
-                with in_column(column), reading_image():
-                    open_image(image)
-    for column in CONVERSATIONS:
-        turns = row.get(column)
-        for turn in turns if isinstance(turns, list | tuple) else ():
-            for part in filter(is_image_part, content_parts(turn)):
-                with in_column(column), reading_image():
-                    open_image(image_source(part))
-    for image in find_images(row):
-        if isinstance(image, Image.Image):
-            with reading_image():
-                image.load()
-
-
-def _find_stored(dataset: Dataset, number: int) -> str:
-    """Which stored image of a row is broken: column, file and reason; empty if none is."""
-    stored = dataset.with_format("arrow")[number : number + 1].to_pylist()[0]
-    for column, value in stored.items():
-        for image in _walk_stored(value):
-            path, data = image["path"], image["bytes"]
-            try:
-                with in_column(column), reading_image(f"the image {shorten(path)}" if path else "its image"):
-                    load_image(str(path) if data is None else io.BytesIO(data))
-            except RowError as error:
-                return str(error)
-    return ""
-
-
-def _walk_stored(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Encoded images, the form of `datasets`, at any depth."""
-    if isinstance(value, Mapping):
-        if value.keys() == {"bytes", "path"}:
-            if any(item is not None for item in value.values()):
-                yield value
-            return
-        for item in value.values():
-            yield from _walk_stored(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _walk_stored(item)
 
 
 def text_rows(dataset: Dataset, columns: Collection[str] = TEXT_COLUMNS) -> Iterator[dict[str, Any]]:

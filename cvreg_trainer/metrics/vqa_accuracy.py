@@ -66,8 +66,8 @@ class VqaAccuracy(CaptionMetric):
             Further arguments of `evaluate.Metric`.
 
     `compute` takes `predictions` (`list[str]`), `references` (`list[list[str]]`: one text per annotator, repeated
-    where they agree) and `return_per_item` (`bool`, defaults to `False`), and returns `vqa_accuracy` from 0 to 100, with
-    `vqa_accuracy_per_item` (`list[float]`, whose mean it is) on request.
+    where they agree) and `return_per_item` (`bool`, defaults to `False`), and returns `vqa_accuracy` from 0 to 100,
+    with `vqa_accuracy_per_item` (`list[float]`, whose mean it is) on request.
 
     Example:
 
