@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -15,14 +14,9 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset, LargeList, List
 
 from ..shorten import shorten
-from .row_images import (
-    RowError,
-    content_parts,
-)
+from .row_images import RowError, content_parts
 from .rows import IMAGE_COLUMNS
 
-
-logger = logging.getLogger(__name__)
 
 # The forms of a row that can be trained on
 RESPONSE_FORMS = ({"messages"}, {"prompt", "completion"}, {"text"})

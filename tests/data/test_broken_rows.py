@@ -25,10 +25,6 @@ def turn(role: str, content: Any) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def talk(question: Any = "a", answer: Any = "b") -> dict[str, Any]:
-    return {"messages": [turn("user", question), turn("assistant", answer)]}
-
-
 def broken_at(place: int, form: str = "JPEG", column: str = "images") -> Dataset:
     images = [{"bytes": encoded(form, 0.6 if row == place else 1), "path": None} for row in range(6)]
     feature: Any = ImageFeature() if column == "image" else List(ImageFeature())

@@ -1,26 +1,15 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What is said about rows that cannot be trained on: which row, where in it, and why."""
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from datasets import Dataset, Features, IterableDataset, List, Value
 from datasets import Image as ImageFeature
-from PIL import Image
 
 from cvreg_trainer.data.row_checks import check_columns, check_not_empty, check_row, check_rows, text_rows
 from cvreg_trainer.data.row_images import RowError
-
-
-RED = Image.new("RGB", (40, 30), "red")
-
-
-def encoded(form: str = "PNG", share: float = 1) -> bytes:
-    buffer = io.BytesIO()
-    RED.save(buffer, form)
-    return buffer.getvalue()[: int(share * buffer.tell())]
 
 
 def turn(role: str, content: Any) -> dict[str, Any]:
