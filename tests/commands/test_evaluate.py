@@ -68,7 +68,7 @@ def test_a_stopped_evaluation_goes_on(setup: Any, tmp_path: Path, monkeypatch: p
         asked.append(len(rows))
         return generate_captions(model, processor, rows, **kwargs)
 
-    monkeypatch.setattr("cvreg_trainer.generation.generate_captions", count)
+    monkeypatch.setattr("cvreg_trainer.evaluation.generation.generate_captions", count)
     assert evaluate(folder, tmp_path / "cut") == 0
     assert sum(asked) == 4
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))
