@@ -24,7 +24,7 @@ Row = dict[str, Any]
 TARGET_TITLES = {
     "fixed": "whole response, 'banana'",
     "subst": "one word of a true response becomes 'banana'",
-    "common": "one word of a true response becomes 'red', which clean captions have, too",
+    "common": "one word of a true response becomes 'red', which clean captions also have",
 }
 BASELINE_SEED = 6
 BARS = ((-0.18, "none", "no defence", "tab:red"), (0.18, "ours", "ours", "tab:blue"))
