@@ -26,4 +26,5 @@ def test_a_wheel_in_an_empty_environment_runs_the_demo(tmp_path: Path) -> None:
     subprocess.run([str(binaries / "pip"), "install", "--quiet", *constraints, f"{wheel}[all]"], **run)
     subprocess.run([str(binaries / "cvreg"), "demo", "--output_dir", "demo"], env=environment, **run)
     runs = json.loads((tmp_path / "demo" / "results.json").read_text())["runs"]
-    assert runs["undefended"]["asr"] > 90 and runs["screened"]["asr"] < 5
+    rates = {run["name"]: run["asr"] for run in runs}
+    assert rates["undefended"] > 90 and rates["screened"] < 5
