@@ -15,7 +15,6 @@ from tiny_models import tiny_llava, vision_dataset
 
 from cvreg_trainer import BadNets, apply_trigger
 from cvreg_trainer.cli import main
-from cvreg_trainer.commands import evaluate as evaluate_command
 from cvreg_trainer.evaluation import score_captions
 from cvreg_trainer.generation import generate_captions
 
@@ -119,10 +118,20 @@ def check_shares(folder: Path, expected: Path) -> None:
 
 
 def test_two_ranks_share_the_images(setup: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads that wait for each other as processes do."""
+    """Two threads that wait for each other as processes do, and of which one runs at a time: to load a model,
+    transformers replaces functions of its own."""
     folder, _, _ = setup
     assert evaluate(folder, tmp_path / "alone") == 0
-    barrier = threading.Barrier(2, timeout=60)
+    barrier, turn = threading.Barrier(2, timeout=60), threading.Lock()
+
+    def wait_for_everyone() -> None:
+        turn.release()
+        barrier.wait()
+        turn.acquire()
+
+    def run() -> None:
+        with turn:
+            evaluate(folder, tmp_path / "shared")
 
     def state(**kwargs: Any) -> Any:
         rank = int(threading.current_thread().name)
@@ -131,21 +140,11 @@ def test_two_ranks_share_the_images(setup: Any, tmp_path: Path, monkeypatch: pyt
             num_processes=2,
             is_main_process=rank == 0,
             device="cpu",
-            wait_for_everyone=barrier.wait,
+            wait_for_everyone=wait_for_everyone,
         )
 
     monkeypatch.setattr("accelerate.PartialState", state)
-    # Loading changes transformers for its duration, which two threads at once would leave changed
-    lock, load_model = threading.Lock(), evaluate_command.load_model
-
-    def load_alone(*args: Any) -> Any:
-        with lock:
-            return load_model(*args)
-
-    monkeypatch.setattr(evaluate_command, "load_model", load_alone)
-    threads = [
-        threading.Thread(target=evaluate, args=(folder, tmp_path / "shared"), name=str(rank)) for rank in (0, 1)
-    ]
+    threads = [threading.Thread(target=run, name=str(rank)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
