@@ -503,7 +503,7 @@ class _BothViews:
         self.trainer, self.model = trainer, model
 
     def __getattr__(self, name: str) -> Any:
-        raise NotImplementedError(
+        raise RuntimeError(
             f"SFTTrainer.compute_loss of TRL {trl.__version__} asks the model for `{name}`, for which the two-view "
             "forward does not stand in. Install the TRL that this version of cvreg_trainer was made for."
         )

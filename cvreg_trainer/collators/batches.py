@@ -171,7 +171,7 @@ def _perturb_images(
     if pixels.dtype in (torch.bfloat16, torch.float16):
         pixels = pixels.float()  # NumPy has no bfloat16; both round-trip exactly
     flat = pixels.reshape(-1, *images.shape[-3:]).movedim(1, -1).numpy()  # (N, H, W, C)
-    # An image of all zeros is no image, it fills up a row that has fewer than others
+    # Images of all zeros only fill up a row that has fewer than others
     views = [torch.from_numpy(perturbation(image, rng) if image.any() else image.copy()) for image in flat]
     if not views:
         return images.clone()
