@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, nargs="+", default=None)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=None)
-    parser.add_argument("--last_position", action="store_true", help="measure the head at one position per row instead")
+    parser.add_argument("--last_position", action="store_true", help="measure the head at one position per row")
     options = parser.parse_args()
     gpu = options.device == "cuda"
     rows = measure_last_positions(options) if options.last_position else measure_heads(options, gpu)
