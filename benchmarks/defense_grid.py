@@ -7,7 +7,7 @@ The paper's main table at a small size: attacks x {no defence, ours} on the buil
     python benchmarks/defense_grid.py --suite sensitivity   # the paper's Figure 3
     python benchmarks/grid_report.py                        # tables and plot from the rows
 
-One JSON row a run is appended to `--output`; what is there already is not run again, so a run that was interrupted
+One JSON row per run is appended to `--output`; what is there already is not run again, so a run that was interrupted
 goes on where it stopped. Rows are functions of their settings and seed; only their seconds depend on the machine.
 """
 

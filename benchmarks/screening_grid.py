@@ -9,7 +9,7 @@ The screening against six attacks, three kinds of target and several poison rate
     python benchmarks/screening_grid.py --suite baselines   # the paper's loss and five other defences
     python benchmarks/screening_report.py                   # tables and plot from the rows
 
-One JSON row a run is appended to `--output`; what is there already is not run again. Which seeds and cells the rule
+One JSON row per run is appended to `--output`; what is there already is not run again. Which seeds and cells the rule
 was made on, and which it is reported on, is written down in `benchmarks/screening_split.md`.
 """
 

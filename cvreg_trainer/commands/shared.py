@@ -22,7 +22,7 @@ def add_data_options(parser: argparse.ArgumentParser, note: str = "") -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="folder written by save_to_disk, .parquet or .json(l) file (LLaVA's and ShareGPT's formats, too), folder "
+        help="folder written by save_to_disk, .parquet or .json(l) file (also LLaVA's and ShareGPT's formats), folder "
         f"of such files or of images, or name on the hub{note}",
     )
     parser.add_argument("--split", help="split to take, where there are several")
