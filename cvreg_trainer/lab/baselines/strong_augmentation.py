@@ -13,17 +13,16 @@ against triggers of a few grey levels.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from ...data.rows import replace_images, row_digest
+from ...collators.seeded_views import SeededViews
+from ...data.rows import row_digest
 from ...perturbations.images import ImageT, edit_colours
 
 
@@ -129,14 +128,11 @@ class DataCollatorForAugmentation:
         seed: int = 0,
     ) -> None:
         self.inner = inner
-        self.augmentation = augmentation
-        self.seed = seed
-        # Shared memory: persistent workers keep their copy of this object from epoch to epoch
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.views = SeededViews(augmentation, seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose augmentations are drawn; running workers see it too."""
-        self._epoch.fill_(int(epoch))
+        self.views.set_epoch(epoch)
 
     def __call__(self, examples: Sequence[Any]) -> Mapping[str, Any]:
         """
@@ -149,9 +145,4 @@ class DataCollatorForAugmentation:
         Returns:
             `Mapping[str, Any]`: what the inner collator gives.
         """
-        return self.inner([self._augment(row) for row in examples])
-
-    def _augment(self, row: Any) -> Any:
-        state = hashlib.blake2b(f"{self.seed} {int(self._epoch)} ".encode() + row_digest(row), digest_size=16).digest()
-        rng = np.random.Generator(np.random.PCG64(int.from_bytes(state, "big")))
-        return replace_images(row, lambda image: self.augmentation(image, rng))
+        return self.inner([self.views.of_row(row, row_digest(row)) for row in examples])
