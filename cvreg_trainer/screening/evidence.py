@@ -62,15 +62,22 @@ class Evidence:
 
 
 def describe_words(evidence: Sequence[Evidence], occurrences: WordOccurrences) -> list[WordFinding]:
-    """The 50 words with the strongest evidence, strongest first."""
+    """The 50 words with the strongest evidence; the flagged ones first, by the rows they are in times its strength."""
     places = dict(zip(occurrences.vocabulary, occurrences.by_word(), strict=True))
     strength: dict[str, float] = {}
     for part in evidence:
         for word, value in part.values.items():
             strength[word] = max(value, strength.get(word, -np.inf))
+    rows = {word: len(np.unique(occurrences.rows[places[word]])) for word in strength}
+
+    def weight(word: str) -> tuple[bool, float]:
+        # A keyword of a hundred rows matters more than a rarer word of five that is stranger still
+        return strength[word] >= 1, strength[word] * (rows[word] if strength[word] >= 1 else 1)
+
     findings = []
-    for word in sorted(strength, key=lambda word: (-strength[word], word))[:NUM_WORDS]:
-        num_rows = len(np.unique(occurrences.rows[places[word]]))
+    strongest = sorted(strength, key=lambda word: (-strength[word], word))[:NUM_WORDS]
+    for word in sorted(strongest, key=weight, reverse=True):
+        num_rows = rows[word]
         surprise = float(occurrences.surprise[places[word]].mean())
         is_flagged = strength[word] >= 1
         reason = f"{word!r} is below the cut"

@@ -50,3 +50,9 @@ def test_the_whole_response_is_named_beside_the_word():
     assert reasons[0] == "'banana' is odd: 1; the response is unlikely as a whole: mean NLL 7.0, median 1.0"
     assert reasons[7] == "the response is unlikely as a whole: mean NLL 9.0, median 1.0"
     assert describe_rows([], occurrences({}), np.zeros(0), np.zeros(0)) == []
+
+
+def test_flagged_words_come_first_by_rows_times_strength():
+    words = occurrences({"banana": each(range(6), 2.0), "odd": each(range(2), 9.0), "near": each(range(8), 0.1)})
+    parts = [evidence("odd", banana=1.5, odd=3.0, near=0.99)]
+    assert [finding.word for finding in describe_words(parts, words)] == ["banana", "odd", "near"]
