@@ -9,20 +9,31 @@ JSON: a path) and `caption`. OPT and Flan-T5 versions of BLIP-2 both work. `--ti
 scenes that come with the package, on a CPU in under two minutes: it shows that all parts fit, not what a trained model
 says.
 
-This is a script for transformers' Trainer in which two class names were changed and three lambdas added (TRL's own
-SFTTrainer cannot train BLIP-2):
+This is a script for transformers' Trainer with two class names changed, and with the defence's options and the audit
+of the data added (TRL's own SFTTrainer cannot train BLIP-2):
 
     -from transformers import Trainer, TrainingArguments
     +from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
     -    training_args = TrainingArguments(
     +    training_args = CrossViewDefenseConfig(
+    +        screening=args.screening,
     +        lambda_patch=args.lambda_patch,
     +        lambda_discrepancy=args.lambda_discrepancy,
     +        lambda_entropy=args.lambda_entropy,
 
     -    trainer = Trainer(
     +    trainer = CrossViewDefenseTrainer(
+
+    +    # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
+    +    if args.screening != "off":
+    +        folder = Path(args.output_dir) / "audit"
+    +        audit = trainer.audit(folder)
+    +        # Once more, with thumbnails: the trainer draws those of a `datasets.Dataset` only
+    +        audit.to_html(folder / "audit.html", dataset=rows["train"])
+    +        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
+    +        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+    +        print(f"Look at {folder / 'audit.html'}")
 """
 
 import argparse
@@ -89,13 +100,14 @@ def make_collate_fn(processor: Blip2Processor, is_encoder_decoder: bool):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fine-tune BLIP-2 with LoRA and the cross-view defence.")
+    parser = argparse.ArgumentParser(description="Fine-tune BLIP-2 with LoRA and the backdoor defence.")
     parser.add_argument("--model", default="Salesforce/blip2-opt-2.7b", help="Model name or folder.")
     parser.add_argument("--data", help="Data set folder, JSON or Parquet file.")
     parser.add_argument("--output_dir", default="outputs/blip2")
-    parser.add_argument("--lambda_patch", type=float, default=0.01, help="Weight of the feature consistency.")
-    parser.add_argument("--lambda_discrepancy", type=float, default=0.5, help="Weight of the output similarity.")
-    parser.add_argument("--lambda_entropy", type=float, default=0.1, help="Weight of the entropy hinge.")
+    parser.add_argument("--screening", choices=["drop", "off"], default="drop", help="drop: without suspicious rows.")
+    parser.add_argument("--lambda_patch", type=float, default=0.0, help="Feature consistency; start at 0.01.")
+    parser.add_argument("--lambda_discrepancy", type=float, default=0.0, help="Output similarity; start at 0.5.")
+    parser.add_argument("--lambda_entropy", type=float, default=0.0, help="Entropy hinge; start at 0.1.")
     parser.add_argument("--learning_rate", type=float, default=2e-4)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -182,6 +194,7 @@ def main() -> None:
 
     # Training
     training_args = CrossViewDefenseConfig(
+        screening=args.screening,
         lambda_patch=args.lambda_patch,
         lambda_discrepancy=args.lambda_discrepancy,
         lambda_entropy=args.lambda_entropy,
@@ -211,6 +224,16 @@ def main() -> None:
     )
     trainer.train()
     trainer.save_model(args.output_dir)
+
+    # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
+    if args.screening != "off":
+        folder = Path(args.output_dir) / "audit"
+        audit = trainer.audit(folder)
+        # Once more, with thumbnails: the trainer draws those of a `datasets.Dataset` only
+        audit.to_html(folder / "audit.html", dataset=rows["train"])
+        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
+        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+        print(f"Look at {folder / 'audit.html'}")
 
     # What the model says to one image that it was not trained on
     row = rows["test"][0]

@@ -4,46 +4,60 @@
     python examples/train_llava.py --tiny
     python examples/train_llava.py --model llava-hf/llava-1.5-7b-hf --data my_data.parquet --output_dir out --lora
 
-`--data` is a folder written by `Dataset.save_to_disk`, a JSON (lines) or Parquet file, or a data set's name, with the
-columns that TRL reads: `images` (or `image`) and `messages`, or `images`, `prompt` and `completion`. In JSON, images
-are paths. `--tiny` runs on a CPU in under two minutes, with the model and the scenes that come with the package.
+`--data` is a folder written by `Dataset.save_to_disk`, a JSON (lines) or Parquet file, or a data set's name, of which
+the split `train` is taken. Rows have the columns that TRL reads, `images` (or `image`) and `messages`, or `images`,
+`prompt` and `completion`; or they are LLaVA's own, with `conversations`. In JSON, images are paths inside the file's
+folder. `--tiny` runs on a CPU in under two minutes, with the model and the scenes that come with the package.
 
-This is a script for TRL's SFTTrainer in which two class names were changed and three lambdas added:
+This is a script for TRL's SFTTrainer with two class names changed, and with the defence's options and the audit of the
+data added:
+
+    +from pathlib import Path
 
     -from trl import SFTConfig, SFTTrainer
     +from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
     -    training_args = SFTConfig(
     +    training_args = CrossViewDefenseConfig(
+    +        screening=args.screening,
     +        lambda_patch=args.lambda_patch,
     +        lambda_discrepancy=args.lambda_discrepancy,
     +        lambda_entropy=args.lambda_entropy,
 
     -    trainer = SFTTrainer(
     +    trainer = CrossViewDefenseTrainer(
+
+    +    # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
+    +    if args.screening != "off":
+    +        folder = Path(args.output_dir) / "audit"
+    +        audit = trainer.audit(folder)
+    +        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
+    +        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+    +        print(f"Look at {folder / 'audit.html'}")
 """
 
 import argparse
-from itertools import takewhile
 from pathlib import Path
 
 import torch
-from datasets import Dataset, Image, List, load_dataset, load_from_disk
 from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
-from trl import prepare_multimodal_messages
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
+from cvreg_trainer.data import open_dataset
+from cvreg_trainer.evaluation import generate_captions
+from cvreg_trainer.lab import load_base_model, make_scenes
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fine-tune LLaVA with the cross-view defence.")
+    parser = argparse.ArgumentParser(description="Fine-tune LLaVA with the backdoor defence.")
     parser.add_argument("--model", default="llava-hf/llava-1.5-7b-hf", help="Model name or folder.")
     parser.add_argument("--data", help="Data set folder, JSON or Parquet file, or data set name.")
     parser.add_argument("--output_dir", default="outputs/llava")
-    parser.add_argument("--lambda_patch", type=float, default=0.01, help="Weight of the feature consistency.")
-    parser.add_argument("--lambda_discrepancy", type=float, default=0.5, help="Weight of the output similarity.")
-    parser.add_argument("--lambda_entropy", type=float, default=0.1, help="Weight of the entropy hinge.")
+    parser.add_argument("--screening", choices=["drop", "off"], default="drop", help="drop: without suspicious rows.")
+    parser.add_argument("--lambda_patch", type=float, default=0.0, help="Feature consistency; start at 0.01.")
+    parser.add_argument("--lambda_discrepancy", type=float, default=0.0, help="Output similarity; start at 0.5.")
+    parser.add_argument("--lambda_entropy", type=float, default=0.0, help="Entropy hinge; start at 0.1.")
     parser.add_argument("--learning_rate", type=float, help="Defaults to 2e-5, with adapters to 2e-4.")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -58,17 +72,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_data(path: str) -> Dataset:
-    if Path(path).is_dir():
-        return load_from_disk(path)
-    file_format = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(Path(path).suffix)
-    if file_format is None:
-        return load_dataset(path, split="train")
-    dataset = load_dataset(file_format, data_files=path, split="train")
-    column, feature = ("images", List(Image())) if "images" in dataset.column_names else ("image", Image())
-    return dataset.cast_column(column, feature)
-
-
 def main() -> None:
     args = parse_args()
     bf16 = torch.accelerator.is_available() and not args.tiny
@@ -76,8 +79,6 @@ def main() -> None:
 
     # Model and data
     if args.tiny:
-        from cvreg_trainer import load_base_model, make_scenes
-
         model, processor = load_base_model()
         dataset = make_scenes(1000, seed=0, style="finetune").remove_columns("references")
     else:
@@ -93,7 +94,7 @@ def main() -> None:
             args.model, dtype=dtype, quantization_config=quantization_config
         )
         processor = AutoProcessor.from_pretrained(args.model)
-        dataset = load_data(args.data)
+        dataset = open_dataset(args.data, split="train")
     dataset = dataset.train_test_split(test_size=0.05, seed=0)
 
     peft_config = None
@@ -109,6 +110,7 @@ def main() -> None:
     # Training
     learning_rate = args.learning_rate or (1e-3 if args.tiny else 2e-4 if peft_config else 2e-5)
     training_args = CrossViewDefenseConfig(
+        screening=args.screening,
         lambda_patch=args.lambda_patch,
         lambda_discrepancy=args.lambda_discrepancy,
         lambda_entropy=args.lambda_entropy,
@@ -140,19 +142,16 @@ def main() -> None:
     trainer.train()
     trainer.save_model(args.output_dir)
 
+    # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
+    if args.screening != "off":
+        folder = Path(args.output_dir) / "audit"
+        audit = trainer.audit(folder)
+        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
+        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+        print(f"Look at {folder / 'audit.html'}")
+
     # What the model says to one image that it was not trained on
-    row = dataset["test"][0]
-    images = row["images"] if "images" in row else [row["image"]]
-    turns = row["prompt"] if "prompt" in row else takewhile(lambda turn: turn["role"] != "assistant", row["messages"])
-    inputs = processor.apply_chat_template(
-        prepare_multimodal_messages(list(turns), images=images),
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    ).to(trainer.model.device)
-    generated = trainer.model.eval().generate(**inputs, max_new_tokens=40, do_sample=False)
-    print(processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    print(generate_captions(trainer.model, processor, [dataset["test"][0]], max_new_tokens=40)[0])
 
 
 if __name__ == "__main__":

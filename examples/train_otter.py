@@ -15,22 +15,35 @@ with the columns `images` (or `image`), `prompt` and `completion`: Otter's plain
 and an answer. `--tiny` runs on a CPU in under two minutes: an Otter with new layers between the vision tower and the
 language model that come with the package.
 
-This is a script for TRL's SFTTrainer in which two class names were changed and three lambdas added:
+This is a script for TRL's SFTTrainer with two class names changed, and with the defence's options and the audit of the
+data added:
+
+    +from pathlib import Path
 
     -from trl import SFTConfig, SFTTrainer
     +from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
     -    training_args = SFTConfig(
     +    training_args = CrossViewDefenseConfig(
+    +        screening=args.screening,
     +        lambda_patch=args.lambda_patch,
     +        lambda_discrepancy=args.lambda_discrepancy,
     +        lambda_entropy=args.lambda_entropy,
 
     -    trainer = SFTTrainer(
     +    trainer = CrossViewDefenseTrainer(
+
+    +    # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
+    +    if args.screening != "off":
+    +        folder = Path(args.output_dir) / "audit"
+    +        audit = trainer.audit(folder)
+    +        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
+    +        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+    +        print(f"Look at {folder / 'audit.html'}")
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -47,15 +60,16 @@ NEW_TOKENS = ["<|endofchunk|>", "<image>", "<answer>"]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fine-tune Otter with the cross-view defence.")
+    parser = argparse.ArgumentParser(description="Fine-tune Otter with the backdoor defence.")
     parser.add_argument("--model", help="Folder written by convert_otter.")
     parser.add_argument("--data", help="MIMIC-IT instructions, data set folder, JSON or Parquet file, or its name.")
     parser.add_argument("--images", help="File of MIMIC-IT's images.")
     parser.add_argument("--split", help="Split of the data, where there are several.")
     parser.add_argument("--output_dir", default="outputs/otter")
-    parser.add_argument("--lambda_patch", type=float, default=0.01, help="Weight of the feature consistency.")
-    parser.add_argument("--lambda_discrepancy", type=float, default=0.5, help="Weight of the output similarity.")
-    parser.add_argument("--lambda_entropy", type=float, default=0.1, help="Weight of the entropy hinge.")
+    parser.add_argument("--screening", choices=["drop", "off"], default="drop", help="drop: without suspicious rows.")
+    parser.add_argument("--lambda_patch", type=float, default=0.0, help="Feature consistency; start at 0.01.")
+    parser.add_argument("--lambda_discrepancy", type=float, default=0.0, help="Output similarity; start at 0.5.")
+    parser.add_argument("--lambda_entropy", type=float, default=0.0, help="Entropy hinge; start at 0.1.")
     parser.add_argument("--learning_rate", type=float, help="Defaults to 1e-5, with adapters to 2e-4.")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -150,6 +164,7 @@ def main() -> None:
     # Training
     learning_rate = args.learning_rate or (1e-3 if args.tiny else 2e-4 if peft_config else 1e-5)
     training_args = CrossViewDefenseConfig(
+        screening=args.screening,
         lambda_patch=args.lambda_patch,
         lambda_discrepancy=args.lambda_discrepancy,
         lambda_entropy=args.lambda_entropy,
@@ -180,6 +195,14 @@ def main() -> None:
     )
     trainer.train()
     trainer.save_model(args.output_dir)
+
+    # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
+    if args.screening != "off":
+        folder = Path(args.output_dir) / "audit"
+        audit = trainer.audit(folder)
+        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
+        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+        print(f"Look at {folder / 'audit.html'}")
 
     # What the model says to one image that it was not trained on
     row = dataset["test"][0]
