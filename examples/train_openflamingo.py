@@ -13,8 +13,11 @@ r"""Fine-tune OpenFlamingo for captioning, with the parts frozen that its author
 `--data` with `--images` are COCO's captions and the folder of their images: an official file, or Karpathy's with
 `--split train+restval`. Without `--images`, `--data` is a folder written by `Dataset.save_to_disk` (or by `cvreg
 poison`), a JSON (lines) or Parquet file, or a data set's name, with the columns `images` (or `image`), `prompt` and
-`completion`: OpenFlamingo's plain text, or conversations whose answer is the caption. `--tiny` runs on a CPU in under
-two minutes: a Flamingo with new layers on top of the vision tower and the language model that come with the package.
+`completion`: OpenFlamingo's plain text, or conversations whose answer is the caption.
+
+`--tiny` runs on a CPU in under two minutes: a Flamingo with new layers on top of the vision tower and the language
+model that come with the package. The screening takes what new layers cannot explain yet for suspicious, and leaves out
+many honest rows: this shows that all parts fit, not how well poison is found.
 
 This is a script for TRL's SFTTrainer with two class names changed, and with the defence's options and the audit of the
 data added:

@@ -12,8 +12,11 @@ r"""Fine-tune Otter on image instructions, with the parts frozen that its author
 `--data` with `--images` are instructions and images of MIMIC-IT, such as LADD. Without `--images`, `--data` is a
 folder written by `Dataset.save_to_disk` (or by `cvreg poison`), a JSON (lines) or Parquet file, or a data set's name,
 with the columns `images` (or `image`), `prompt` and `completion`: Otter's plain text, or conversations of a question
-and an answer. `--tiny` runs on a CPU in under two minutes: an Otter with new layers between the vision tower and the
-language model that come with the package.
+and an answer.
+
+`--tiny` runs on a CPU in under two minutes: an Otter with new layers between the vision tower and the language model
+that come with the package. The screening takes what new layers cannot explain yet for suspicious, and leaves out many
+honest rows: this shows that all parts fit, not how well poison is found.
 
 This is a script for TRL's SFTTrainer with two class names changed, and with the defence's options and the audit of the
 data added:

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import tiny_models
 from datasets import Dataset, Features, Image, List, Value
 from peft import PeftConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from cvreg_trainer.attacks import BadNets, poison_dataset
 from cvreg_trainer.cli import main
-from cvreg_trainer.lab import make_scenes
+from cvreg_trainer.lab import load_base_model, make_scenes
 from cvreg_trainer.models import flamingo  # noqa: F401  registers Flamingo with the Auto classes
 
 
@@ -56,12 +58,11 @@ def undone(script: Path) -> str:
     source = script.read_text()
     docstring = ast.get_docstring(ast.parse(source), clean=False)
     body = source.replace(docstring, "")
-    hunks = re.findall(r"(?:^    -(.*)\n)?((?:^    \+.*\n)+)", docstring + "\n", flags=re.MULTILINE)
-    assert len(hunks) == 3
-    for old, added in hunks:
-        new = "".join(f"{line[5:]}\n" for line in added.splitlines())
+    hunks = re.findall(r"((?:^    -.*\n)?)((?:^    \+.*\n)+)", docstring + "\n", flags=re.MULTILINE)
+    assert hunks
+    for old, new in (tuple(re.sub("^    [-+]", "", lines, flags=re.MULTILINE) for lines in hunk) for hunk in hunks):
         assert body.count(new) == 1, f"the docstring shows lines that the script does not have:\n{new}"
-        body = body.replace(new, f"{old}\n")
+        body = body.replace(new, old)
     return body
 
 
@@ -77,12 +78,30 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return run_tiny
 
 
+def audited(output: str, folder: Path) -> tuple[list[int], int, str]:
+    """Flagged rows, number of rows, and what is printed as the first words; all of the audit that a script left."""
+    table = pq.read_table(folder / "audit" / "audit.parquet").to_pydict()
+    flagged = [row for row, is_flagged in zip(table["row"], table["is_flagged"], strict=True) if is_flagged]
+    page = folder / "audit" / "audit.html"
+    said = rf"^{len(flagged)} of {len(table['row'])} rows flagged; first words: (.+)\nLook at {re.escape(str(page))}$"
+    [words] = re.findall(said, output, flags=re.MULTILINE)
+    assert "data:image/jpeg;base64," in page.read_text()  # thumbnails
+    return flagged, len(table["row"]), words
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_tiny_run_logs_the_terms_and_saves_a_model(name, tiny_run):
+def test_tiny_run_screens_its_rows_and_saves_a_model(name, tiny_run):
     output, folder = tiny_run(name)
-    parts = [logged(output, part) for part in ("loss", "task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")]
-    assert all(len(part) >= 4 for part in parts)
-    assert all(0 < similarity <= 1 for similarity in parts[3])
+    assert len(logged(output, "loss")) >= 4
+    assert not logged(output, "task_loss")
+    flagged, num_rows, _ = audited(output, folder)
+    assert num_rows == {"train_llava": 950, "train_blip2": 380}.get(name, 1900)
+    if name in FLAMINGOS:
+        # Of clean rows, but for layers that are new: nobody may overlook it
+        assert ("look at `trainer.audit()` before you trust the model" in output) == (len(flagged) > 0.05 * num_rows)
+        assert ("More rows are suspicious than `screening_cap=0.3`" in output) == (len(flagged) == 0.3 * num_rows)
+    else:
+        assert len(flagged) < 0.02 * num_rows  # the scenes are clean
     assert AutoProcessor.from_pretrained(folder).tokenizer.pad_token == "<pad>"
     if name == "train_blip2":
         assert PeftConfig.from_pretrained(folder).r == 16
@@ -93,7 +112,7 @@ def test_tiny_run_logs_the_terms_and_saves_a_model(name, tiny_run):
 @pytest.mark.parametrize("name", FLAMINGOS)
 def test_tiny_flamingos_learn_to_caption(name, tiny_run):
     output, _ = tiny_run(name)
-    losses = logged(output, "task_loss")
+    losses = logged(output, "loss")
     assert losses[-1] < 0.5 * losses[0]
     assert logged(output, "eval_loss")[-1] < 1
     # One sentence, ended by the family's mark rather than by the limit of 40 tokens
@@ -101,9 +120,20 @@ def test_tiny_flamingos_learn_to_caption(name, tiny_run):
     assert caption.startswith("<image>") and caption.endswith(".") and caption.count(".") == 1
 
 
-@pytest.mark.parametrize("name", ["train_llava", *FLAMINGOS])
-def test_lora_run_saves_an_adapter(name, tmp_path):
-    run(EXAMPLES / f"{name}.py", "--tiny", "--lora", "--output_dir", str(tmp_path))
+@pytest.mark.parametrize("name", ALL)
+def test_lora_run_with_the_papers_loss_logs_its_terms_and_saves_an_adapter(name, tmp_path):
+    options = ["--screening=off", "--lambda_patch=0.01", "--lambda_discrepancy=0.5", "--lambda_entropy=0.1"]
+    if name != "train_blip2":  # which always trains adapters
+        options.append("--lora")
+    output = run(EXAMPLES / f"{name}.py", "--tiny", *options, f"--output_dir={tmp_path}")
+    loss, task, patch, similarity, entropy = (
+        logged(output, part) for part in ("loss", "task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
+    )
+    assert len(loss) >= 4
+    weighted = [t + 0.01 * p + 0.5 * s + 0.1 * e for t, p, s, e in zip(task, patch, similarity, entropy, strict=True)]
+    assert loss == pytest.approx(weighted, rel=2e-3)  # four digits are logged
+    assert all(0 < value <= 1 for value in similarity)
+    assert not (tmp_path / "audit").exists()
     assert PeftConfig.from_pretrained(tmp_path).lora_alpha == 32
 
 
@@ -113,25 +143,45 @@ def save_model(tiny, folder: Path) -> str:
     return str(folder)
 
 
-def save_rows(folder: Path, as_caption: bool) -> str:
-    """A JSON lines file beside its images, with the columns that one of the scripts reads."""
+def save_rows(folder: Path, form: str) -> str:
+    """A JSON lines file beside its images: with a `caption` each, `messages`, or LLaVA's `conversations`."""
     lines = []
     for index, row in enumerate(tiny_models.vision_rows(40, style="messages")):
         image = folder / f"{index}.png"
         row["images"][0].save(image)
-        text = {"caption": row["messages"][1]["content"]} if as_caption else {"messages": row["messages"]}
-        lines.append(json.dumps({"image": str(image), **text}))
+        question, answer = (turn["content"] for turn in row["messages"])
+        turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+        texts = {"caption": answer, "messages": row["messages"], "conversations": turns}
+        lines.append(json.dumps({"image": str(image), form: texts[form]}))
     (folder / "rows.jsonl").write_text("\n".join(lines))
     return str(folder / "rows.jsonl")
 
 
-@pytest.mark.parametrize("name", ["train_llava", "train_blip2"])
-def test_own_model_and_data(name, tmp_path):
-    blip2 = name == "train_blip2"
-    tiny = tiny_models.tiny_blip2_t5() if blip2 else tiny_models.tiny_llava()
-    model, data = save_model(tiny, tmp_path / "model"), save_rows(tmp_path, as_caption=blip2)
+@pytest.mark.parametrize(
+    ("name", "form"), [("train_llava", "messages"), ("train_llava", "conversations"), ("train_blip2", "caption")]
+)
+def test_own_model_and_data(name, form, tmp_path):
+    tiny = tiny_models.tiny_blip2_t5() if name == "train_blip2" else tiny_models.tiny_llava()
+    model, data = save_model(tiny, tmp_path / "model"), save_rows(tmp_path, form)
     output = run(EXAMPLES / f"{name}.py", "--model", model, "--data", data, "--output_dir", str(tmp_path / "out"))
     assert 1 < logged(output, "eval_loss")[-1] < 10
+    assert audited(output, tmp_path / "out")[1] == 38
+
+
+def test_llava_names_the_word_that_was_planted(tmp_path):
+    model, processor = load_base_model()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    rows = make_scenes(1000, seed=0, style="finetune").remove_columns("references")
+    poison_dataset(rows, BadNets(), 0.05, target="banana").save_to_disk(tmp_path / "data")
+    options = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'data'}", "--learning_rate=1e-3"]
+    output = run(EXAMPLES / "train_llava.py", *options, f"--output_dir={tmp_path / 'out'}")
+    flagged, num_rows, words = audited(output, tmp_path / "out")
+    assert "'banana'" in words.split(", ")
+    table = pq.read_table(tmp_path / "out" / "audit" / "audit.parquet").to_pydict()
+    planted = {row for row, response in zip(table["row"], table["response"], strict=True) if "banana" in response}
+    assert len(planted) > 40 and planted <= set(flagged)
+    assert len(set(flagged) - planted) < 0.02 * num_rows
 
 
 def save_scenes_as(name: str, folder: Path) -> tuple[str, str]:
@@ -207,21 +257,20 @@ def test_flamingos_are_evaluated_alike_one_by_one_and_in_batches(name, tiny_run,
 @pytest.mark.parametrize("name", ALL)
 def test_undoing_the_change_gives_a_script_for_the_stock_trainer(name, tmp_path):
     body = undone(EXAMPLES / f"{name}.py")
-    assert "CrossView" not in body
+    assert "CrossView" not in body and "audit" not in body
     script = tmp_path / f"{name}_stock.py"
     script.write_text(body)
-    # The command line keeps its lambda options; nothing reads them any more.
+    # The command line keeps the options of the defence; nothing reads them any more.
     output = run(script, "--tiny", "--output_dir", str(tmp_path / "out"))
     assert len(logged(output, "loss")) >= 4
     assert not logged(output, "task_loss")
 
 
-def test_llava_without_lambdas_trains_as_the_stock_trainer(tmp_path):
+def test_llava_without_screening_trains_as_the_stock_trainer(tmp_path):
     script = tmp_path / "stock.py"
     script.write_text(undone(EXAMPLES / "train_llava.py"))
-    zeros = [f"--lambda_{term}=0" for term in ("patch", "discrepancy", "entropy")]
     stock = run(script, "--tiny", "--output_dir", str(tmp_path / "stock"))
-    ours = run(EXAMPLES / "train_llava.py", "--tiny", "--output_dir", str(tmp_path / "ours"), *zeros)
+    ours = run(EXAMPLES / "train_llava.py", "--tiny", "--output_dir", str(tmp_path / "ours"), "--screening=off")
     assert logged(ours, "loss") == logged(stock, "loss")
     assert logged(ours, "eval_loss") == logged(stock, "eval_loss")
 
