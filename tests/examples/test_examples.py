@@ -67,13 +67,13 @@ def undone(script: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, Path]]:
-    """What a script prints with `--tiny`, and the folder it writes; each script runs but once."""
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[str, Path]]:
+    """What a script prints with `--tiny` and other options, and the folder it writes; each runs but once."""
 
     @cache
-    def run_tiny(name: str) -> tuple[str, Path]:
+    def run_tiny(name: str, *options: str) -> tuple[str, Path]:
         folder = tmp_path_factory.mktemp(name)
-        return run(EXAMPLES / f"{name}.py", "--tiny", "--output_dir", str(folder)), folder
+        return run(EXAMPLES / f"{name}.py", "--tiny", *options, "--output_dir", str(folder)), folder
 
     return run_tiny
 
@@ -111,7 +111,8 @@ def test_tiny_run_screens_its_rows_and_saves_a_model(name, tiny_run):
 
 @pytest.mark.parametrize("name", FLAMINGOS)
 def test_tiny_flamingos_learn_to_caption(name, tiny_run):
-    output, _ = tiny_run(name)
+    # Screened, they are left with too few of their honest rows
+    output, _ = tiny_run(name, "--screening=off")
     losses = logged(output, "loss")
     assert losses[-1] < 0.5 * losses[0]
     assert logged(output, "eval_loss")[-1] < 1
@@ -213,7 +214,9 @@ def test_flamingos_train_what_their_authors_trained(name, tiny_run, tmp_path):
     data, images = save_scenes_as(name, tmp_path)
     _, model = tiny_run(name)
     out = tmp_path / "out"
-    run(EXAMPLES / f"{name}.py", f"--model={model}", f"--data={data}", f"--images={images}", f"--output_dir={out}")
+    options = [f"--model={model}", f"--data={data}", f"--images={images}", f"--output_dir={out}"]
+    # The embedding of a row's last token has a gradient from its features only: nothing is predicted behind it
+    run(EXAMPLES / f"{name}.py", *options, "--lambda_patch=0.01")
     before, after = (AutoModelForImageTextToText.from_pretrained(folder).state_dict() for folder in (model, out))
     moved = {key for key in before if not before[key].equal(after[key])}
     embeddings = "model.language_model.model.embed_tokens.weight"
