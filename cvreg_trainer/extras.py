@@ -14,7 +14,8 @@ def from_extra(name: str) -> Iterator[None]:
 
     Args:
         name (`str`):
-            `"lab"` (attacks, metrics, rival defences) or `"report"` (commands, tables, pictures).
+            `"lab"` (attacks, metrics, rival defences), `"real"` (reading the parts of the real victim) or `"report"`
+            (commands, tables, pictures).
 
     Raises:
         `ImportError`: if a package is missing, with the command that installs it.
