@@ -149,7 +149,9 @@ TABLE = [
         "models/flamingo/layers_flamingo.py",
     ),
     Foreign("transformers.trainer_utils", "PREFIX_CHECKPOINT_DIR", ATTRIBUTE, "trainer.py"),
-    Foreign("transformers.trainer_utils", "has_length", "(dataset)", f"{SCORING} screening/training_screen.py"),
+    Foreign(
+        "transformers.trainer_utils", "has_length", "(dataset)", f"{SCORING} screening/training_screen.py trainer.py"
+    ),
     Foreign(
         "transformers.utils",
         "ModelOutput",

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Puts what the screening says about each row together with the row's own words."""
+"""Joins the verdict on each row with the row's own words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_audit(
 
     Args:
         screen ([`Screen`]):
-            What the screening says.
+            The verdicts.
         warm ([`TokenStatistics`]):
             What it was computed from.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):

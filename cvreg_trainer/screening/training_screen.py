@@ -132,9 +132,9 @@ class TrainingScreen(TrainerCallback):
         warmup_steps = self.warmup_steps if self.screen is None else 0
         if self.base is None and state.global_step > 0:
             raise ValueError(
-                f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the data, and the "
-                f"checkpoint of step {state.global_step} does not tell: it was written without screening. Start the "
-                "training anew, or set `screening='off'`."
+                f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the data, but the "
+                f"checkpoint of step {state.global_step} was written without screening. Start the training anew, or "
+                "set `screening='off'`."
             )
         if self.base is None:
             self.base = score_rows(self.trainer, self._rows(), with_views=False)

@@ -230,7 +230,7 @@ def test_what_looks_like_code_is_shown_as_text(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1400])
+@pytest.mark.parametrize("width", [360, 800, 1280, 1365, 1400])
 def test_it_fits_its_window_and_the_colour_scheme(page, width, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
