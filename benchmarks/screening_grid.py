@@ -5,6 +5,7 @@ The screening against six attacks, three kinds of target and several poison rate
     python benchmarks/screening_grid.py --suite main        # 5 %, all attacks and targets, with and without screening
     python benchmarks/screening_grid.py --suite rates       # 1 and 20 %
     python benchmarks/screening_grid.py --suite variants    # vision tower trained; LoRA
+    python benchmarks/screening_grid.py --suite short       # one epoch over 1,000 rows
     python benchmarks/screening_grid.py --suite adaptive    # an attacker who knows the screening
     python benchmarks/screening_grid.py --suite baselines   # the paper's loss and five other defences
     python benchmarks/screening_report.py                   # tables and plot from the rows
@@ -38,7 +39,8 @@ TARGETS: dict[str, dict[str, Any]] = {
 SCREENING = {"none": {}, "screened": {"screening": "drop"}}
 # A learning rate at which the tower does not forget, and one at which adapters learn
 VARIANTS = ({"train_vision": True, "learning_rate": 5e-4}, {"lora_rank": 16, "learning_rate": 3e-3})
-SUITES = ("main", "rates", "variants", "adaptive", "baselines")
+SHORT = {"train_rows": 1000, "num_train_epochs": 1, "learning_rate": 1e-3}
+SUITES = ("main", "rates", "variants", "short", "adaptive", "baselines")
 
 
 def plan(suite: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
@@ -60,6 +62,8 @@ def plan(suite: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
             for variant in VARIANTS
             for attack, target in (("none", "fixed"), ("badnets", "fixed"), ("blended", "subst"))
         ]
+    elif suite == "short":
+        cells = [{"attack": "badnets", "target": "fixed", "poison_rate": rate, **SHORT} for rate in (0.05, 0.1)]
     elif suite == "adaptive":
         cells = [{"attack": attack, "target": "subst", "decoy_word": "yellow"} for attack in ("badnets", "blended")]
     defences = {"paper_loss": PAPER_LOSS, **dict.fromkeys(BASELINES, {})} if suite == "baselines" else SCREENING
@@ -88,7 +92,8 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 
 def identity(row: dict[str, Any]) -> str:
     """What makes two rows the same run."""
-    names = ("attack", "target", "poison_rate", "train_vision", "lora_rank", "decoy_word", "defence", "config", "seed")
+    names = ("attack", "target", "poison_rate", "train_vision", "lora_rank", "decoy_word")
+    names += ("num_train_epochs", "defence", "config", "seed")
     return json.dumps({name: row[name] for name in names if name in row}, sort_keys=True)
 
 

@@ -47,6 +47,8 @@ def _variant(row: Row) -> str:
         return "vision tower trained"
     if row.get("decoy_word"):
         return "adaptive"
+    if row.get("num_train_epochs"):
+        return f"one epoch over {row['train_rows']:,} rows, {_rate(row):.0%} poisoned"
     return "plain"
 
 

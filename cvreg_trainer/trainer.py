@@ -28,7 +28,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from trl import SFTTrainer
 
-from .checkpoints import load_renamed_weights
 from .collators.batches import is_visual
 from .collators.choice import choose_collator
 from .collators.cross_view import DataCollatorForCrossView
@@ -57,7 +56,9 @@ from .head import (
 )
 from .incompatible import refuse_incompatible_options
 from .losses import discrepancy_loss, entropy_loss, patch_loss
+from .model_card import defence_section, with_section
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
+from .models.renamed_weights import load_renamed_weights
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
 from .screening.audit import Audit
@@ -410,6 +411,14 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 logs["lambda_scale"] = self.args.lambda_scale(self.state.global_step - 1, self.state.max_steps)
             self._term_sums, self._num_windows = None, 0
         super().log(logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            audit = self._screen.audit() if self._screen is not None and self._screen.screen is not None else None
+            path = Path(str(self.args.output_dir)) / "README.md"
+            section = defence_section(self.args, self.uses_cross_view_loss, audit)
+            path.write_text(with_section(path.read_text(encoding="utf-8"), section), encoding="utf-8")
 
     def audit(self, output_dir: str | Path | None = None, labels: Sequence[bool] | None = None) -> Audit:
         """
