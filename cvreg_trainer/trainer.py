@@ -77,7 +77,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
     It defends in two ways, which can be combined:
 
     - Screening (`screening="drop"`) finds suspicious rows in a warm-up and trains without them; the audit shows them.
-      Look at it before you trust the model.
+      Look at it before you trust the model. `screening="report"` only shows them.
     - The cross-view loss (a lambda above 0) runs each row with an image in two views, the original and one with a
       perturbed rectangle, and adds feature consistency, output discrepancy and an entropy hinge to the loss (A
       Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models, section
@@ -426,7 +426,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
         Args:
             output_dir (`str` or `Path`, *optional*):
-                Folder to write `audit.parquet` and `audit.html` to, one self-contained page.
+                Folder to write `audit.parquet`, `audit.html` (one self-contained page) and `decisions.csv` (to fill in
+                for the next training) to.
             labels (`Sequence[bool]`, *optional*):
                 Whether each row of the training set is poisoned, where that is known: the page then shows how good the
                 ranking is; see [`Audit.evaluate`].
@@ -438,12 +439,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
             `ValueError`: if screening is off, or the training has not come to it yet.
         """
         if self._screen is None:
-            raise ValueError("`screening='off'`: no row was looked at. Set `screening='drop'` and train.")
+            raise ValueError("`screening='off'`: no row was looked at. Set `screening='drop'` or 'report' and train.")
         audit = self._screen.audit()
         if output_dir is not None and self.is_world_process_zero():
             folder = Path(output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             audit.to_parquet(folder / "audit.parquet")
+            audit.to_decisions(folder / "decisions.csv")
             dataset = (
                 self.train_dataset if has_length(self.train_dataset) else None
             )  # a stream has no rows to go back to

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class Evidence:
                 values = np.where(self.occurrences, values, np.minimum(values, RULE.not_to_blame))
             np.maximum.at(result, occurrences.rows, values)
         return np.where(np.isfinite(result), result, 0.0)
+
+    def without(self, words: Collection[str]) -> Evidence:
+        """The evidence but for that against some words."""
+        return replace(self, values={word: value for word, value in self.values.items() if word not in words})
 
     def weight(self, word: str) -> tuple[bool, float]:
         """Orders the evidence against a word."""

@@ -8,6 +8,7 @@ the thresholds is a share of the rows: a clean data set loses what happens to li
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,9 @@ class Screen:
     words: list[WordFinding]
 
 
-def screen_rows(base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, cap: float) -> Screen:
+def screen_rows(
+    base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, cap: float, allowed_words: Collection[str] = ()
+) -> Screen:
     """
     Find the rows that a backdoor may hide in.
 
@@ -65,6 +68,8 @@ def screen_rows(base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, ca
             What made the tokens.
         cap (`float`):
             Largest share of the rows to flag; the most suspicious ones are.
+        allowed_words (`Collection[str]`, *optional*):
+            Words and whole responses, in lower case, the evidence against which is ignored.
 
     Returns:
         [`Screen`]
@@ -93,11 +98,13 @@ def screen_rows(base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, ca
         Evidence("ungrounded_words", ungrounded_words(of_base, grounded), describe_grounding),
         Evidence("contradicted_words", contradicted, describe_contradiction, is_unexpected),
     ]
+    evidence = [part.without(allowed_words) for part in evidence]
     scores = {part.name: part.of_rows(of_base, len(warm)) for part in evidence}
     scores["response_surprise"] = response_surprise(warm.row_nll)
     # A well-known word is not to blame for its other occurrences
     so_far = np.max([values for name, values in scores.items() if name != "contradicted_words"], axis=0) >= 1
     shared = Evidence("shared_words", shared_words(of_base, so_far), describe_shared, follows=True)
+    shared = shared.without(allowed_words)
     scores["shared_words"] = shared.of_rows(of_base, len(warm))
     suspicion = np.max(list(scores.values()), axis=0)
     is_flagged = suspicion >= 1
