@@ -253,7 +253,7 @@ def test_decisions_come_out_as_the_file_that_the_training_reads(page, downloads)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 800, 1280, 1365, 1400])
+@pytest.mark.parametrize("width", [360, 800, 1280, 1460, 1470])
 def test_it_fits_its_window_and_the_colour_scheme(page, width, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
