@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-The paper's main table at a small size: attacks x {no defence, ours} on the built-in scenes and base model.
+The paper's main table at a small size: attacks x {no defence, the paper's loss} on the built-in scenes and base model.
 
     python benchmarks/defense_grid.py                       # main table: clean and six attacks, three seeds
     python benchmarks/defense_grid.py --suite ablation      # the paper's Table 4
@@ -15,26 +15,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from grid_runs import PAPER_LOSS, run_missing, silent_folder
 
 from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
 from cvreg_trainer.report import describe_environment
 
 
-OURS = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
 ABLATION = {
     "patch": {"lambda_patch": 0.01},
     "patch+discrepancy": {"lambda_patch": 0.01, "lambda_discrepancy": 0.5},
 }
 SENSITIVITY = {
-    f"{name}={value:g}": {**OURS, name: value}
+    f"{name}={value:g}": {**PAPER_LOSS, name: value}
     for name, values in {
         "lambda_patch": (0.001, 0.1),
         "lambda_discrepancy": (0.1, 2.0, 5.0),
@@ -47,26 +44,14 @@ SENSITIVITY = {
 def plan(suite: str, seeds: list[int], attacks: list[str]) -> Iterator[dict[str, Any]]:
     """The runs of a suite: what identifies a row."""
     defences = {
-        "main": {"none": {}, "ours": OURS},
-        "ablation": {"none": {}, **ABLATION, "ours": OURS},
-        "sensitivity": {**SENSITIVITY, "ours": OURS},
+        "main": {"none": {}, "paper_loss": PAPER_LOSS},
+        "ablation": {"none": {}, **ABLATION, "paper_loss": PAPER_LOSS},
+        "sensitivity": {**SENSITIVITY, "paper_loss": PAPER_LOSS},
     }[suite]
     for seed in seeds:
         for attack in attacks if suite == "main" else ["badnets"]:
             for defence, config in defences.items():
                 yield {"attack": attack, "defence": defence, "config": config, "seed": seed}
-
-
-@contextmanager
-def silent_folder() -> Iterator[str]:
-    """A temporary folder; while it exists, nothing is printed."""
-    with (
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        yield folder
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
@@ -93,19 +78,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/defense_grid.jsonl"))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    done = set()
-    if options.output.exists():
-        done = {identity(json.loads(line)) for line in options.output.read_text().splitlines()}
-    todo = [row for row in plan(options.suite, options.seeds, options.attacks) if identity(row) not in done]
-    print(f"{len(todo)} runs to do, {len(done)} rows in {options.output}", flush=True)
-    # A process for each run: peak memory and random states are its own
-    with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-        for number, row in enumerate(pool.imap_unordered(run, todo), start=1):
-            with options.output.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            scores = {key: round(row[key], 1) for key in ("clean_cider", "asr", "false_alarm_rate") if key in row}
-            print(f"{number}/{len(todo)} {row['attack']} {row['defence']} seed {row['seed']}: {scores}", flush=True)
+    planned = plan(options.suite, options.seeds, options.attacks)
+    shown = ("attack", "defence", "seed", "clean_cider", "asr", "false_alarm_rate")
+    run_missing(planned, run, identity, options.output, options.jobs, shown)
 
 
 if __name__ == "__main__":

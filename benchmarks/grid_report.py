@@ -14,19 +14,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from defense_grid import ABLATION, OURS, SENSITIVITY
+from defense_grid import ABLATION, SENSITIVITY
+from grid_runs import ATTACKS, PAPER_LOSS, cell, table
 from matplotlib.figure import Figure
 
 
-ATTACKS = {
-    "none": "Clean",
-    "badnets": "BadNets",
-    "blended": "Blended",
-    "low_frequency": "LowFrequency",
-    "wanet": "WaNet",
-    "input_aware": "InputAware",
-    "dual_key": "DualKey",
-}
 # The paper's Table 1 (OpenFlamingo, COCO): ASR without defence and with its method
 PAPER_ASR = {
     "none": (0.3, 0.8),
@@ -49,28 +41,13 @@ def read_rows(path: Path) -> Rows:
     return rows
 
 
-def cell(rows: list[dict[str, Any]], key: str) -> str:
-    """Mean over the seeds, and their range where they differ."""
-    values = [row[key] for row in rows if row.get(key) is not None]
-    if not values:
-        return ""
-    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
-    return f"{mean(values):.1f}" + (f" ({least} to {most})" if least != most else "")
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table."""
-    parts = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(part) + " |" for part in parts)
-
-
 def main_table(rows: Rows) -> str:
     """Attacks x {no defence, the paper's loss}, as the paper's Table 1."""
-    none, ours = json.dumps({}), json.dumps(OURS, sort_keys=True)
+    configs = json.dumps({}), json.dumps(PAPER_LOSS, sort_keys=True)
     keys = ("clean_cider", "triggered_cider", "asr", "false_alarm_rate")
     lines = []
     for attack, title in ATTACKS.items():
-        runs = [rows.get((attack, config), []) for config in (none, ours)]
+        runs = [rows.get((attack, config), []) for config in configs]
         if not any(runs):
             continue
         cells = [cell(run, key) for key in keys for run in runs]
@@ -82,7 +59,7 @@ def main_table(rows: Rows) -> str:
 
 
 def config_table(rows: Rows, configs: dict[str, dict[str, float]]) -> str:
-    """One line a configuration, on BadNets, as the paper's Table 4."""
+    """One line per configuration, on BadNets, as the paper's Table 4."""
     keys = ("clean_bleu4", "clean_cider", "triggered_cider", "asr")
     lines = []
     for name, config in configs.items():
@@ -99,7 +76,7 @@ def plot(rows: Rows, path: Path) -> None:
     shown = [attack for attack in ATTACKS if attack != "none" and (attack, json.dumps({})) in rows]
     for offset, config, label, color in (
         (-0.17, {}, "no defence", "tab:red"),
-        (0.17, OURS, "the paper's loss", "tab:blue"),
+        (0.17, PAPER_LOSS, "the paper's loss", "tab:blue"),
     ):
         key = json.dumps(config, sort_keys=True)
         points = [[row["asr"] for row in rows.get((attack, key), [])] for attack in shown]
@@ -132,9 +109,9 @@ def main() -> None:
         main_table(rows),
         "![Attack success rates](images/grid.png)",
         "## Ablation (BadNets; the paper's Table 4)",
-        config_table(rows, {"no defence": {}, **ABLATION, "all three": OURS}),
+        config_table(rows, {"no defence": {}, **ABLATION, "all three": PAPER_LOSS}),
         "## Sensitivity to the weights (BadNets; the paper's Figure 3)",
-        config_table(rows, {"starting values": OURS, **SENSITIVITY}),
+        config_table(rows, {"starting values": PAPER_LOSS, **SENSITIVITY}),
     ]
     options.output.write_text("\n\n".join(sections) + "\n")
     print(options.output.read_text())

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from defense_grid import silent_folder
+from grid_runs import silent_folder
 
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.report import describe_environment

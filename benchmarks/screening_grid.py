@@ -5,6 +5,7 @@ The screening against six attacks, three kinds of target and several poison rate
     python benchmarks/screening_grid.py --suite main        # 5 %, all attacks and targets, with and without screening
     python benchmarks/screening_grid.py --suite rates       # 1 and 20 %
     python benchmarks/screening_grid.py --suite variants    # vision tower trained; LoRA
+    python benchmarks/screening_grid.py --suite short       # one epoch over 1,000 rows
     python benchmarks/screening_grid.py --suite adaptive    # an attacker who knows the screening
     python benchmarks/screening_grid.py --suite baselines   # the paper's loss and five other defences
     python benchmarks/screening_report.py                   # tables and plot from the rows
@@ -17,14 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from defense_grid import OURS as PAPER
-from defense_grid import silent_folder
+from grid_runs import PAPER_LOSS, run_missing, silent_folder
 
 from cvreg_trainer.lab.baselines.run import BASELINES, run_baseline
 from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
@@ -37,10 +36,11 @@ TARGETS: dict[str, dict[str, Any]] = {
     "subst": {"substitute": True},
     "common": {"substitute": True, "keyword": "red"},
 }
-SCREENING = {"none": {}, "ours": {"screening": "drop"}}
+SCREENING = {"none": {}, "screened": {"screening": "drop"}}
 # A learning rate at which the tower does not forget, and one at which adapters learn
 VARIANTS = ({"train_vision": True, "learning_rate": 5e-4}, {"lora_rank": 16, "learning_rate": 3e-3})
-SUITES = ("main", "rates", "variants", "adaptive", "baselines")
+SHORT = {"train_rows": 1000, "num_train_epochs": 1, "learning_rate": 1e-3}
+SUITES = ("main", "rates", "variants", "short", "adaptive", "baselines")
 
 
 def plan(suite: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
@@ -62,9 +62,11 @@ def plan(suite: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
             for variant in VARIANTS
             for attack, target in (("none", "fixed"), ("badnets", "fixed"), ("blended", "subst"))
         ]
+    elif suite == "short":
+        cells = [{"attack": "badnets", "target": "fixed", "poison_rate": rate, **SHORT} for rate in (0.05, 0.1)]
     elif suite == "adaptive":
         cells = [{"attack": attack, "target": "subst", "decoy_word": "yellow"} for attack in ("badnets", "blended")]
-    defences = {"paper": PAPER, **dict.fromkeys(BASELINES, {})} if suite == "baselines" else SCREENING
+    defences = {"paper_loss": PAPER_LOSS, **dict.fromkeys(BASELINES, {})} if suite == "baselines" else SCREENING
     if suite == "baselines":
         cells = [{"attack": "badnets", "target": "fixed"}, {"attack": "blended", "target": "subst"}]
     for seed in seeds:
@@ -90,7 +92,8 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 
 def identity(row: dict[str, Any]) -> str:
     """What makes two rows the same run."""
-    names = ("attack", "target", "poison_rate", "train_vision", "lora_rank", "decoy_word", "defence", "config", "seed")
+    names = ("attack", "target", "poison_rate", "train_vision", "lora_rank", "decoy_word")
+    names += ("num_train_epochs", "defence", "config", "seed")
     return json.dumps({name: row[name] for name in names if name in row}, sort_keys=True)
 
 
@@ -102,26 +105,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/screening_grid.jsonl"))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    done = set()
-    if options.output.exists():
-        done = {identity(json.loads(line)) for line in options.output.read_text().splitlines()}
     wanted = [text.split("=", 1) for text in options.only]
-    todo = [
-        row
-        for row in plan(options.suite, options.seeds)
-        if identity(row) not in done and all(str(row.get(name)) == value for name, value in wanted)
+    planned = [
+        settings
+        for settings in plan(options.suite, options.seeds)
+        if all(str(settings.get(name)) == value for name, value in wanted)
     ]
-    print(f"{len(todo)} runs to do, {len(done)} rows in {options.output}", flush=True)
-    # A process for each run: peak memory and random states are its own
-    with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-        for number, row in enumerate(pool.imap_unordered(run, todo), start=1):
-            with options.output.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            shown = ("clean_cider", "asr", "audit_auroc", "audit_flag_recall", "audit_clean_lost")
-            scores = {key: round(row[key], 3) for key in shown if row.get(key) is not None}
-            name = " ".join(str(row[key]) for key in ("attack", "target", "defence", "seed"))
-            print(f"{number}/{len(todo)} {name} {row.get('poison_rate', '')}: {scores}", flush=True)
+    shown = ("attack", "target", "poison_rate", "defence", "seed", "clean_cider", "asr")
+    audit = ("audit_auroc", "audit_flag_recall", "audit_clean_lost")
+    run_missing(planned, run, identity, options.output, options.jobs, (*shown, *audit))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from grid_report import ATTACKS, cell, table
+from grid_runs import ATTACKS, cell, table
 from matplotlib.figure import Figure
 
 
@@ -27,7 +27,7 @@ TARGET_TITLES = {
     "common": "one word of a true response becomes 'red', which clean captions also have",
 }
 BASELINE_SEED = 6
-BARS = ((-0.18, "none", "no defence", "tab:red"), (0.18, "ours", "ours", "tab:blue"))
+BARS = ((-0.18, "none", "no defence", "tab:red"), (0.18, "screened", "screened", "tab:blue"))
 AUDIT = ("audit_auroc", "audit_top_recall", "audit_flag_recall", "audit_clean_lost")
 
 
@@ -47,6 +47,8 @@ def _variant(row: Row) -> str:
         return "vision tower trained"
     if row.get("decoy_word"):
         return "adaptive"
+    if row.get("num_train_epochs"):
+        return f"one epoch over {row['train_rows']:,} rows, {_rate(row):.0%} poisoned"
     return "plain"
 
 
@@ -67,21 +69,22 @@ def compare(rows: Iterable[Row], title: Callable[[Row], tuple[str, ...]], header
         cells[title(row)][row["defence"]].append(row)
     lines = []
     for names, runs in cells.items():
-        none, ours = runs["none"], runs["ours"]
-        if not ours:
+        none, screened = runs["none"], runs["screened"]
+        if not screened:
             continue
         lines.append(
             [
                 *names,
-                f"{len(none)} / {len(ours)}",
-                *(cell(run, key) for key in ("asr", "clean_cider", "triggered_cider") for run in (none, ours)),
-                *(share(ours, key) for key in AUDIT[:2]),
-                *(percent(ours, key) for key in AUDIT[2:]),
+                f"{len(none)} / {len(screened)}",
+                *(cell(run, key) for key in ("asr", "clean_cider", "triggered_cider") for run in (none, screened)),
+                *(share(screened, key) for key in AUDIT[:2]),
+                *(percent(screened, key) for key in AUDIT[2:]),
             ]
         )
-    columns = [f"{name}, {run}" for name in ("ASR %", "CIDEr clean", "CIDEr triggered") for run in ("none", "ours")]
+    names = ("ASR %", "CIDEr clean", "CIDEr triggered")
+    columns = [f"{name}, {run}" for name in names for run in ("none", "screened")]
     audit = ["AUROC", "in the first 10 %", "poison left out %", "clean rows lost %"]
-    return table([*header, "runs none / ours", *columns, *audit], lines)
+    return table([*header, "runs none / screened", *columns, *audit], lines)
 
 
 def summary(rows: list[Row]) -> str:
@@ -89,13 +92,13 @@ def summary(rows: list[Row]) -> str:
     plain = [row for row in rows if _variant(row) == "plain" and _rate(row) == 0.05]
     lines = []
     for target in TARGET_TITLES:
-        for defence in ("none", "ours"):
+        for defence in ("none", "screened"):
             runs = [row for row in plain if (row["target"], row["defence"]) == (target, defence) and "asr" in row]
             if runs:
                 asr = [row["asr"] for row in runs]
                 lines.append([target, defence, str(len(runs)), f"{mean(asr):.1f}", f"{max(asr):.1f}"])
     parts = [table(["target", "defence", "runs", "mean ASR %", "worst ASR %"], lines)]
-    screened = [row for row in plain if row["defence"] == "ours" and "asr" in row]
+    screened = [row for row in plain if row["defence"] == "screened" and "asr" in row]
     asr = [row["asr"] for row in screened]
     parts.append(
         f"All {len(asr)} screened runs with poison: mean ASR {mean(asr):.1f} %, worst {max(asr):.1f} %. Least and "
@@ -105,12 +108,12 @@ def summary(rows: list[Row]) -> str:
     )
     clean = {
         defence: {row["seed"]: row for row in plain if (row["attack"], row["defence"]) == ("none", defence)}
-        for defence in ("none", "ours")
+        for defence in ("none", "screened")
     }
-    seeds = sorted(clean["none"].keys() & clean["ours"].keys())
+    seeds = sorted(clean["none"].keys() & clean["screened"].keys())
     if seeds:
-        before, after = ([clean[name][seed]["clean_cider"] for seed in seeds] for name in ("none", "ours"))
-        lost = [100 * clean["ours"][seed]["audit_clean_lost"] for seed in seeds]
+        before, after = ([clean[name][seed]["clean_cider"] for seed in seeds] for name in ("none", "screened"))
+        lost = [100 * clean["screened"][seed]["audit_clean_lost"] for seed in seeds]
         parts.append(_clean_cost(plain))
         parts.append(
             f"On clean data ({len(seeds)} seeds): CIDEr {mean(before):.1f} without and {mean(after):.1f} with "
@@ -132,7 +135,7 @@ def _clean_cost(plain: list[Row]) -> str:
     runs: dict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
     for row in plain:
         runs[row["target"], row["attack"], row["seed"]][row["defence"]] = row["clean_cider"]
-    pairs = [(run["none"], run["ours"]) for run in runs.values() if {"none", "ours"} <= set(run)]
+    pairs = [(run["none"], run["screened"]) for run in runs.values() if {"none", "screened"} <= set(run)]
     before, after = (mean(part) for part in zip(*pairs, strict=True))
     ratios = np.array([after / before for before, after in pairs])
     error = ratios.std(ddof=1) / len(ratios) ** 0.5
@@ -151,7 +154,7 @@ def in_short(rows: list[Row]) -> str:
 
     lines = []
     for attack, title in ATTACKS.items():
-        of_target = {target: runs(attack, target, "ours") for target in TARGET_TITLES}
+        of_target = {target: runs(attack, target, "screened") for target in TARGET_TITLES}
         if attack != "none" and all(of_target.values()):
             everything = sum(of_target.values(), [])
             undefended = sum((runs(attack, target, "none") for target in TARGET_TITLES), [])
@@ -168,7 +171,7 @@ def in_short(rows: list[Row]) -> str:
 
 def baselines(rows: list[Row]) -> str:
     """Every defence on the cells that the baselines were run on."""
-    defences = ("none", "ours", "paper", "response_filter", "strip", "entropy_filter", "fine_pruning")
+    defences = ("none", "screened", "paper_loss", "response_filter", "strip", "entropy_filter", "fine_pruning")
     lines = []
     for attack, target in (("badnets", "fixed"), ("blended", "subst")):
         for defence in (*defences, "strong_augmentation"):

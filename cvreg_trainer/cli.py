@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import audit, demo, evaluate, poison
+from .commands import audit, demo, evaluate, poison, sft
 
 
-COMMANDS = (audit, poison, evaluate, demo)
+COMMANDS = (sft, audit, poison, evaluate, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="command")
     for command in COMMANDS:
         command.add_parser(subparsers)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if getattr(options, "takes_rest", False):
+        options.rest = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2

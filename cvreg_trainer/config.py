@@ -15,7 +15,7 @@ from .perturbations import OPERATIONS
 
 
 FEATURE_POOLINGS = ("mean", "last")
-SCREENINGS = ("off", "drop")
+SCREENINGS = ("off", "drop", "report")
 LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
 
 
@@ -54,12 +54,16 @@ class CrossViewDefenseConfig(SFTConfig):
             What may happen to the rectangle; one is drawn for each image.
         screening (`str`, *optional*, defaults to `"off"`):
             What to do about rows that a backdoor may hide in: `"drop"` trains on strong views of all rows for a
-            warm-up, looks at how the model sees each row's response, and goes on without the suspicious rows; `"off"`
-            trains on all.
+            warm-up, looks at how the model sees each row's response, and goes on without the suspicious rows;
+            `"report"` does the same and goes on with all rows, for a person to look at the audit; `"off"` trains on
+            all as they are.
         screening_epochs (`float`, *optional*):
             Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the training.
         screening_cap (`float`, *optional*, defaults to `0.3`):
-            Largest share of the rows that screening may leave out. Reaching it is a warning.
+            Largest share of the rows that screening may flag. Reaching it is a warning.
+        screening_decisions (`str`, *optional*):
+            CSV or Parquet file of rows and words to keep or drop, which win over the screening: the `decisions.csv` of
+            an audit, filled in.
 
     > [!NOTE]
     > `max_length` defaults to `"auto"` instead of `1024`: no truncation for data with images, whose image tokens it
@@ -120,8 +124,8 @@ class CrossViewDefenseConfig(SFTConfig):
     screening: str = field(
         default="off",
         metadata={
-            "help": "What to do about rows that a backdoor may hide in: 'drop' leaves them out after a warm-up, 'off' "
-            "trains on all rows.",
+            "help": "What to do about rows that a backdoor may hide in: 'drop' leaves them out after a warm-up, "
+            "'report' only lists them, 'off' trains on all rows.",
             "choices": list(SCREENINGS),
         },
     )
@@ -133,7 +137,14 @@ class CrossViewDefenseConfig(SFTConfig):
     )
     screening_cap: float = field(
         default=0.3,
-        metadata={"help": "Largest share of the rows that screening may leave out."},
+        metadata={"help": "Largest share of the rows that screening may flag."},
+    )
+    screening_decisions: str | None = field(
+        default=None,
+        metadata={
+            "help": "CSV or Parquet file of rows and words to keep or drop, which win over the screening: the "
+            "decisions.csv of an audit, filled in."
+        },
     )
     max_length: int | str | None = field(  # type: ignore[assignment]
         default="auto",
@@ -202,8 +213,13 @@ class CrossViewDefenseConfig(SFTConfig):
 
     @property
     def is_screened(self) -> bool:
-        """Whether suspicious rows are left out."""
+        """Whether suspicious rows are looked for."""
         return self.screening != "off"
+
+    @property
+    def drops_rows(self) -> bool:
+        """Whether suspicious rows are left out."""
+        return self.screening == "drop"
 
     @property
     def uses_cross_view_loss(self) -> bool:
@@ -233,6 +249,11 @@ class CrossViewDefenseConfig(SFTConfig):
                     f"(`num_train_epochs={self.num_train_epochs}`) for the screened rows. Lower it."
                 )
         self._check("screening_cap", lambda value: 0 < value <= 1, "a share of the rows, above 0 and at most 1")
+        if self.screening_decisions is not None and not self.is_screened:
+            raise ValueError(
+                f"`screening_decisions={str(self.screening_decisions)!r}` is about screening, which is off. Set "
+                "`screening='drop'`, or leave the rows out of the data set yourself."
+            )
 
     def _check_operations(self) -> None:
         if isinstance(self.patch_operations, str):

@@ -85,7 +85,8 @@ def start_report(
         lines.append(("defence", f"none: {why}, so this trains as SFTTrainer does"))
     if args.is_screened:
         length = "the first twelfth" if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
-        lines.append(("screening", f"{args.screening}: suspicious rows are left out after a warm-up of {length}"))
+        done = "left out" if args.drops_rows else "listed, and trained on all the same,"
+        lines.append(("screening", f"{args.screening}: suspicious rows are {done} after a warm-up of {length}"))
     if {"labels", "input_ids"} <= set(batch):
         lines += [("one row", "supervised tokens stand between >> and <<")]
         lines += [("", line) for line in _show_row(batch, tokenizer, is_encoder_decoder)]

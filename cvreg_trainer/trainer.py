@@ -25,10 +25,9 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from trl import SFTTrainer
 
-from .checkpoints import load_renamed_weights
 from .collators.batches import is_visual
 from .collators.choice import choose_collator
 from .collators.cross_view import DataCollatorForCrossView
@@ -55,9 +54,11 @@ from .head import (
     is_encoder_decoder,
     trl_head_serves,
 )
-from .incompatible import refuse_incompatible_options, refuse_options_without_rows
+from .incompatible import refuse_incompatible_options
 from .losses import discrepancy_loss, entropy_loss, patch_loss
+from .model_card import defence_section, with_section
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
+from .models.renamed_weights import load_renamed_weights
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
 from .screening.audit import Audit
@@ -76,7 +77,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
     It defends in two ways, which can be combined:
 
     - Screening (`screening="drop"`) finds suspicious rows in a warm-up and trains without them; the audit shows them.
-      Look at it before you trust the model.
+      Look at it before you trust the model. `screening="report"` only shows them.
     - The cross-view loss (a lambda above 0) runs each row with an image in two views, the original and one with a
       perturbed rectangle, and adds feature consistency, output discrepancy and an entropy hinge to the loss (A
       Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models, section
@@ -127,8 +128,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     args: CrossViewDefenseConfig
     model: PreTrainedModel
-    # Brings data sets into the form of TRL's collators; None where the user's own collator takes them as they are
+    # Brings data sets into the form of TRL's collators; None with a collator of the user's own
     _adapt: Callable[[Any, str], Any] | None = None
+    _head_is_checked = False
+    # Denominators of the optimiser step under way, and the terms since the last log
+    _window_counts: _Counts | None = None
+    _term_sums: torch.Tensor | None = None
+    _num_windows = 0
     _tag_names = ["trl", "sft", "cross-view-defense"]
     _name = "CrossViewDefense"
     _paper = {
@@ -160,34 +166,27 @@ class CrossViewDefenseTrainer(SFTTrainer):
         args = as_cross_view_config(args, model)
         if isinstance(data_collator, DataCollatorForCrossView):
             data_collator = data_collator.inner
-        chose_collator = data_collator is not None
-        check_not_empty(train_dataset, "`train_dataset`")
-        if not chose_collator:
-            # A user's own collator gets its rows as they are
-            adapt = self._adapt = partial(
+        if data_collator is None:
+            self._adapt = partial(
                 adapt_dataset,
                 open_images=args.uses_cross_view_loss or args.is_screened,
                 image_tokens=find_image_tokens(processing_class),
                 text_field=args.dataset_text_field,
                 is_formatted=kwargs.get("formatting_func") is not None,
             )
-            train_dataset = adapt(train_dataset, "`train_dataset`")
-            eval_dataset = _map_datasets(lambda dataset: adapt(dataset, "`eval_dataset`"), eval_dataset)
-        adapted_dataset = train_dataset
-        if is_torch_dataset(train_dataset):
-            # Rows of a torch data set are ready for the collator: there are no columns to prepare or remove
-            args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}  # type: ignore[dict-item]
-            args.remove_unused_columns = False
-            train_dataset = preview(train_dataset)
-        with naming_rows(adapted_dataset, "`train_dataset`"):
-            holds_images = any(has_images(row) for row in first_rows(adapted_dataset))
+        train_dataset = self._adapt_given(train_dataset, "`train_dataset`")
+        eval_dataset = _map_datasets(self._adapt_given, eval_dataset)
+        with naming_rows(train_dataset, "`train_dataset`"):
+            holds_images = any(has_images(row) for row in first_rows(train_dataset))
         if args.max_length == "auto":
             args.max_length = None if holds_images else 1024
-        if args.uses_cross_view_loss and holds_images:
-            refuse_incompatible_options(args, model, kwargs)
-        if args.is_screened:
-            refuse_options_without_rows(args, model, kwargs)
+        refuse_incompatible_options(args, model, kwargs, holds_images)
 
+        is_torch = is_torch_dataset(train_dataset)
+        if is_torch:
+            # Its rows are ready for the collator: there are no columns to prepare or remove
+            args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}  # type: ignore[dict-item]
+            args.remove_unused_columns = False
         with warnings.catch_warnings():
             # PEFT reads it, and no user can change that
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -195,49 +194,51 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 model=model,
                 args=args,
                 data_collator=data_collator,
-                train_dataset=train_dataset,
+                train_dataset=preview(train_dataset) if is_torch else train_dataset,
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
                 **kwargs,
             )
+        if is_torch:
+            self.train_dataset = train_dataset
 
-        if is_torch_dataset(adapted_dataset):
-            self.train_dataset = adapted_dataset
         base_model: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._is_encoder_decoder = is_encoder_decoder(base_model.config)
-        image_tokens = find_image_token_ids(base_model.config, self.processing_class)
-        if holds_images and not chose_collator:
-            self.data_collator = choose_collator(self, base_model.config, image_tokens)
+        self._image_token_ids = find_image_token_ids(base_model.config, self.processing_class)
+        if holds_images and data_collator is None:
+            self.data_collator = choose_collator(self, base_model.config, self._image_token_ids)
         with self.naming_rows(self.train_dataset):
-            self._check_images(image_tokens)
-            if chose_collator and not holds_images:
-                # A collator can make pixels of rows that hold none, such as paths
-                holds_images = holds_pixels(self.example_batch)
+            self._check_images()
+            if data_collator is not None and not holds_images and holds_pixels(self.example_batch):
+                # The user's collator makes pixels of rows that hold none, such as paths
+                holds_images = True
+                refuse_incompatible_options(args, model, kwargs, holds_images)
+
         self.uses_cross_view_loss = args.uses_cross_view_loss and holds_images
         self._head: CrossViewHead | None = None
         if self.uses_cross_view_loss or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
+        self.add_callback(StartReportCallback(self._start_report))
         if self.uses_cross_view_loss:
-            refuse_incompatible_options(args, self.model, kwargs)
-            # The defended loss is normalised over the whole accumulation window, whatever the model's class says
-            self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
-            perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
-            self._cross_view_collator = DataCollatorForCrossView(
-                self.data_collator, perturbation, args.seed, image_tokens
-            )
+            self._set_up_cross_view_loss()
         self._screen: TrainingScreen | None = None
         if args.is_screened:
-            refuse_options_without_rows(args, self.model, kwargs)
-            self._screen = TrainingScreen(self)
-            with preserve_random_state(), self.naming_rows(self.train_dataset):
-                self._screen.check(first_rows(self.rows_for_collator()))
-        self._head_is_checked = False
-        self._window_counts: _Counts | None = None
-        self._term_sums: torch.Tensor | None = None
-        self._num_windows = 0
-        self.add_callback(StartReportCallback(self._start_report))
-        if self._screen is not None:
-            self.add_callback(self._screen)
+            self._set_up_screening()
+
+    def _set_up_cross_view_loss(self) -> None:
+        args = self.args
+        # The loss is normalised over the whole accumulation window, whatever the model's class says
+        self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
+        perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
+        self._cross_view_collator = DataCollatorForCrossView(
+            self.data_collator, perturbation, args.seed, self._image_token_ids
+        )
+
+    def _set_up_screening(self) -> None:
+        self._screen = TrainingScreen(self)
+        with preserve_random_state(), self.naming_rows(self.train_dataset):
+            self._screen.check(first_rows(self.rows_for_collator()))
+        self.add_callback(self._screen)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -257,10 +258,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return self._remove_unused_columns(dataset)
         return dataset
 
-    def _check_images(self, image_token_ids: list[int]) -> None:
+    def _check_images(self) -> None:
         """Raise if the first row has places for an image and no image came to them, or the other way round."""
         try:
-            ids, batch = torch.tensor(image_token_ids), self.example_batch
+            ids, batch = torch.tensor(self._image_token_ids), self.example_batch
         except (KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
             if not isinstance(error, RowError) and self._adapt is not None:
                 refuse_images_without_a_place(first_rows(self.train_dataset), self.processing_class, error)
@@ -287,12 +288,12 @@ class CrossViewDefenseTrainer(SFTTrainer):
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return super().predict(self._adapt_given(test_dataset), *args, **kwargs)
 
-    def _adapt_given(self, dataset: Any) -> Any:
-        """A data set that is handed to `evaluate` or `predict`, treated as those of the constructor are."""
+    def _adapt_given(self, dataset: Any, source: str = "`eval_dataset`") -> Any:
+        """A data set in the form that the collator takes; a user's own collator gets its rows as they are."""
         if dataset is None or isinstance(dataset, str):
             return dataset
-        check_not_empty(dataset, "`eval_dataset`")
-        return dataset if self._adapt is None else self._adapt(dataset, "`eval_dataset`")
+        check_not_empty(dataset, source)
+        return dataset if self._adapt is None else self._adapt(dataset, source)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         with self.naming_rows(dataloader.dataset, "`eval_dataset`"):
@@ -411,16 +412,25 @@ class CrossViewDefenseTrainer(SFTTrainer):
             self._term_sums, self._num_windows = None, 0
         super().log(logs, start_time)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            audit = self._screen.audit() if self._screen is not None and self._screen.screen is not None else None
+            path = Path(str(self.args.output_dir)) / "README.md"
+            section = defence_section(self.args, self.uses_cross_view_loss, audit)
+            path.write_text(with_section(path.read_text(encoding="utf-8"), section), encoding="utf-8")
+
     def audit(self, output_dir: str | Path | None = None, labels: Sequence[bool] | None = None) -> Audit:
         """
         What the screening found: every row ranked by suspicion, with the reason in words.
 
         Args:
             output_dir (`str` or `Path`, *optional*):
-                Folder to write `audit.parquet` and `audit.html` to, one self-contained page.
+                Folder to write `audit.parquet`, `audit.html` (one self-contained page) and `decisions.csv` (to fill in
+                for the next training) to.
             labels (`Sequence[bool]`, *optional*):
-                Whether each row of the training set is poisoned, where that is known: the page then shows how well the
-                ranking tells; see [`Audit.evaluate`].
+                Whether each row of the training set is poisoned, where that is known: the page then shows how good the
+                ranking is; see [`Audit.evaluate`].
 
         Returns:
             [`Audit`]
@@ -429,13 +439,16 @@ class CrossViewDefenseTrainer(SFTTrainer):
             `ValueError`: if screening is off, or the training has not come to it yet.
         """
         if self._screen is None:
-            raise ValueError("`screening='off'`: no row was looked at. Set `screening='drop'` and train.")
+            raise ValueError("`screening='off'`: no row was looked at. Set `screening='drop'` or 'report' and train.")
         audit = self._screen.audit()
         if output_dir is not None and self.is_world_process_zero():
             folder = Path(output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             audit.to_parquet(folder / "audit.parquet")
-            dataset = self.train_dataset if isinstance(self.train_dataset, Dataset) else None
+            audit.to_decisions(folder / "decisions.csv")
+            dataset = (
+                self.train_dataset if has_length(self.train_dataset) else None
+            )  # a stream has no rows to go back to
             audit.to_html(folder / "audit.html", dataset=dataset, labels=labels)
         return audit
 

@@ -29,8 +29,6 @@ of the data added (TRL's own SFTTrainer cannot train BLIP-2):
     +    if args.screening != "off":
     +        folder = Path(args.output_dir) / "audit"
     +        audit = trainer.audit(folder)
-    +        # Once more, with thumbnails: the trainer draws those of a `datasets.Dataset` only
-    +        audit.to_html(folder / "audit.html", dataset=rows["train"])
     +        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
     +        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
     +        print(f"Look at {folder / 'audit.html'}")
@@ -229,8 +227,6 @@ def main() -> None:
     if args.screening != "off":
         folder = Path(args.output_dir) / "audit"
         audit = trainer.audit(folder)
-        # Once more, with thumbnails: the trainer draws those of a `datasets.Dataset` only
-        audit.to_html(folder / "audit.html", dataset=rows["train"])
         words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
         print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
         print(f"Look at {folder / 'audit.html'}")

@@ -55,9 +55,9 @@ from peft import LoraConfig
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 from cvreg_trainer.data import format_row, load_coco, open_dataset
-from cvreg_trainer.evaluation.generation import generate_captions
-from cvreg_trainer.lab import load_base_model, make_scenes
-from cvreg_trainer.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor
+from cvreg_trainer.evaluation import generate_captions
+from cvreg_trainer.lab import make_scenes, make_tiny_flamingo
+from cvreg_trainer.models.flamingo import FlamingoForConditionalGeneration, FlamingoProcessor
 
 
 NEW_TOKENS = ["<|endofchunk|>", "<image>"]
@@ -99,37 +99,6 @@ def load_data(args: argparse.Namespace) -> Dataset:
     )
 
 
-def tiny_flamingo() -> tuple[FlamingoForConditionalGeneration, FlamingoProcessor]:
-    """New resampler and gated blocks between the built-in captioner's vision tower and its language model."""
-    captioner, processor = load_base_model()
-    tokenizer = processor.tokenizer
-    tokenizer.add_tokens(NEW_TOKENS, special_tokens=True)
-    tokenizer.chat_template = None  # it is LLaVA's
-    captioner.resize_token_embeddings(len(tokenizer))
-    # The captioner ends its captions with </s>, which is to be <|endofchunk|>: neither row of the head will train
-    ends = tokenizer.convert_tokens_to_ids(["</s>", "<|endofchunk|>"])
-    captioner.lm_head.weight.data[ends] = captioner.lm_head.weight.data[ends[::-1]]
-    config = FlamingoConfig(
-        vision_config=captioner.config.vision_config,
-        text_config=captioner.config.text_config,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        num_latents=16,
-        num_perceiver_layers=2,
-        num_cross_attention_heads=4,
-        cross_attention_head_dim=28,
-    )
-    model = FlamingoForConditionalGeneration(config)
-    model.model.vision_tower.load_state_dict(captioner.model.vision_tower.state_dict())
-    model.model.language_model.model.load_state_dict(captioner.model.language_model.state_dict())
-    model.model.language_model.lm_head.load_state_dict(captioner.lm_head.state_dict())
-    for block in model.model.gated_cross_attention.values():
-        # Training would open the gates from 0, but slowly
-        torch.nn.init.ones_(block.attn_gate)
-        torch.nn.init.ones_(block.ff_gate)
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|endofchunk|>")
-    return model, FlamingoProcessor(processor.image_processor, tokenizer)
-
-
 def freeze(model: FlamingoForConditionalGeneration, new_ids: list[int]) -> None:
     """Leave to training what OpenFlamingo trained: resampler, gated blocks, and the new tokens' embeddings."""
     model.requires_grad_(False)
@@ -150,7 +119,7 @@ def main() -> None:
     # Model and data
     if args.tiny:
         torch.manual_seed(0)
-        model, processor = tiny_flamingo()
+        model, processor = make_tiny_flamingo(NEW_TOKENS)
     else:
         # Weights that train stay in float32: bfloat16 rounds their small steps away
         dtype = torch.bfloat16 if bf16 and args.lora else torch.float32

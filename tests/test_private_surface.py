@@ -114,6 +114,9 @@ TABLE = [
         "dataset_text_field='text', assistant_only_loss=False, chat_template=None, return_tensors='pt')",
         "callbacks.py lab/baselines/scoring.py",
     ),
+    Foreign("accelerate.commands.launch", "launch_command", "(args)", "commands/sft.py"),
+    Foreign("accelerate.commands.launch", "launch_command_parser", "(subparsers=None)", "commands/sft.py"),
+    Foreign("trl.cli.accelerate_config", "resolve_accelerate_config_argument", "(launch_args)", "commands/sft.py"),
     Foreign("trl.trainer.utils", "get_config_model_id", "(config)", "config.py"),
     Foreign("trl.trainer.utils", "maybe_gather_lm_head_ctx", "(*params)", "head/cross_view_head.py"),
     Foreign(
@@ -149,7 +152,9 @@ TABLE = [
         "models/flamingo/layers_flamingo.py",
     ),
     Foreign("transformers.trainer_utils", "PREFIX_CHECKPOINT_DIR", ATTRIBUTE, "trainer.py"),
-    Foreign("transformers.trainer_utils", "has_length", "(dataset)", f"{SCORING} screening/training_screen.py"),
+    Foreign(
+        "transformers.trainer_utils", "has_length", "(dataset)", f"{SCORING} screening/training_screen.py trainer.py"
+    ),
     Foreign(
         "transformers.utils",
         "ModelOutput",

@@ -43,7 +43,7 @@ def make_trainer(
 
 
 def reference_terms(model: nn.Module, batch: dict[str, Any], layer: str) -> dict[str, torch.Tensor]:
-    """DESIGN: the four terms of one batch, from two forwards of the bare model with logits in full, in float64."""
+    """The four terms of one batch, from two forwards of the bare model with logits in full, in float64."""
     features: list[torch.Tensor] = []
 
     def keep(_: nn.Module, args: Any, output: Any) -> None:

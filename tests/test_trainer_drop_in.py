@@ -195,6 +195,7 @@ def test_model_card_and_checkpoint(tmp_path: Path) -> None:
     trainer.train()
     card = (tmp_path / "README.md").read_text()
     assert "CrossViewDefense" in card and "2604.04488" in card and "cross-view-defense" in card
+    assert "`lambda_patch=0.01`" in card and card.index("## Backdoor defence") < card.index("### Framework versions")
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint-3")
     processor = AutoProcessor.from_pretrained(tmp_path / "checkpoint-3")
     row = vision_rows(1, style="plain")[0]

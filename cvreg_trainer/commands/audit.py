@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..screening import Audit
 
 TABLE, PAGE, KEPT = "audit.parquet", "audit.html", "kept_rows.json"
+DECISIONS = "decisions.csv"
 KNOWN_LABELS = "is_poisoned"  # as `cvreg poison` calls it
 NUM_WORDS = 10
 
@@ -37,15 +38,16 @@ def add_parser(subparsers: Any) -> None:
         help="rank the rows of a training set by how suspicious they are",
         description="Screen a training set without training to the end: a warm-up on strongly perturbed images, one "
         "pass over all rows, and a report of the rows that a backdoor may hide in. Writes audit.html (to look at), "
-        "audit.parquet (all rows, ranked) and kept_rows.json (positions of the rows to train on). The model is thrown "
-        "away. Options that your training has too, should be as they are there.",
+        "audit.parquet (all rows, ranked), kept_rows.json (positions of the rows to train on) and decisions.csv (to "
+        "fill in for the training's option screening_decisions). The model is thrown away. Options that your training "
+        "has too should be as they are there.",
     )
     parser.add_argument(
         "--model", required=True, help=f"model folder, name on the hub, or {BUILT_IN}, a small one to try this with"
     )
     parser.add_argument("--processor", help="processor folder or name, where the model's has none")
     add_data_options(parser)
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for the three files")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for these files")
     parser.add_argument(
         "--labels",
         metavar="COLUMN",
@@ -77,7 +79,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Screen the data set; writes `audit.html`, `audit.parquet` and `kept_rows.json` to `output_dir`."""
+    """Screen the data set; writes the four files to `output_dir`."""
     with from_extra("report"):
         from rich.console import Console
 
@@ -175,9 +177,10 @@ def _write(
 ) -> None:
     audit.to_html(unfinished / PAGE, dataset=dataset, labels=labels, title=f"Audit of {options.data}")
     (unfinished / KEPT).write_text(json.dumps(audit.kept_rows))
+    audit.to_decisions(unfinished / DECISIONS)
     audit.to_parquet(unfinished / TABLE)
     options.output_dir.mkdir(exist_ok=True)
-    for name in (PAGE, KEPT, TABLE):
+    for name in (PAGE, KEPT, DECISIONS, TABLE):
         (unfinished / name).replace(options.output_dir / name)
 
 
@@ -206,7 +209,8 @@ def _report(options: argparse.Namespace, audit: Audit, labels: list[bool] | None
         console.print(known, soft_wrap=True)
     folder = options.output_dir
     console.print(
-        f"Look at {folder / PAGE}; all rows are in {folder / TABLE}, those to train on in {folder / KEPT}",
+        f"Look at {folder / PAGE}; all rows are in {folder / TABLE}, those to train on in {folder / KEPT}. To decide "
+        f"otherwise, fill in {folder / DECISIONS}",
         markup=False,  # there may be brackets in names
         soft_wrap=True,
     )

@@ -13,7 +13,7 @@ from datasets import Dataset, Image, IterableDataset, LargeList, List, Value
 from transformers import ProcessorMixin
 
 from .broken_rows import naming_rows
-from .row_checks import PLACEHOLDER, check_columns, check_not_empty, check_rows, first_rows, text_rows
+from .row_checks import PLACEHOLDER, check_columns, check_rows, first_rows, text_rows
 from .row_images import content_parts, images_of_columns, is_image_part, lift_images
 from .rows import CONVERSATIONS, IMAGE_COLUMNS, find_images
 
@@ -58,7 +58,7 @@ def find_image_token_ids(config: Any, processor: Any) -> list[int]:
     """
     ids = [getattr(source, name, None) for source in (config, processor) for name in IMAGE_TOKEN_IDS]
     if isinstance(processor, ProcessorMixin):
-        # Image breaks and ends, too
+        # Including image breaks and ends
         ids += getattr(processor, "image_token_ids", [])
     return sorted({token_id for token_id in ids if isinstance(token_id, int)})
 
@@ -90,7 +90,7 @@ def adapt_dataset(
 
     Args:
         dataset:
-            What a user passes as `train_dataset` or `eval_dataset`, without a collator of their own; `None` too.
+            What a user passes as `train_dataset` or `eval_dataset`, without a collator of their own.
         source (`str`):
             What errors call it.
         open_images (`bool`):
@@ -104,12 +104,9 @@ def adapt_dataset(
             Whether a `formatting_func` makes the texts, of columns that nobody else knows.
 
     Raises:
-        `ValueError`: if there are no rows, the columns cannot be trained on, or a row's text is missing, empty or
-            holds an image's placeholder, naming the row.
+        `ValueError`: if the columns cannot be trained on, or a row's text is missing, empty or holds an image's
+            placeholder, naming the row.
     """
-    if dataset is None:
-        return None
-    check_not_empty(dataset, source)
     if isinstance(dataset, Dataset) and dataset.format["type"] not in (None, "custom"):
         dataset = dataset.with_format(None)  # TRL's collator does not take images as arrays
     with naming_rows(dataset, source):
@@ -220,7 +217,7 @@ class LiftedDataset(torch.utils.data.Dataset):
 
 def refuse_images_without_a_place(rows: Sequence[Any], processor: Any, error: Exception) -> None:
     """
-    Say in a sentence what processors say in many ways: plain text has to say where its images are.
+    Explain what each processor reports in its own way: plain text has to mark the places of its images.
 
     Args:
         rows (`Sequence`):

@@ -47,7 +47,7 @@ def features(family: Family) -> Features:
 
 
 def check_rows(rows: str, family: str) -> None:
-    """Raises a `ValueError` that says what is allowed if either is unknown."""
+    """Raises a `ValueError` naming what is allowed if either is unknown."""
     if rows not in get_args(Rows):
         raise ValueError(f"rows={rows!r} is unknown; use one of {', '.join(get_args(Rows))}.")
     check_family(family)
@@ -123,10 +123,10 @@ def karpathy_entries(
         source (`str` or `Path`):
             The file, for messages.
         dataset (`str`):
-            What the file must say that it is: `"coco"` or `"flickr30k"`.
+            Data set that the file must name: `"coco"` or `"flickr30k"`.
         split (`str`, *optional*):
-            `"train"`, `"restval"` (COCO alone: the rest of the validation images, mostly trained on, too), `"val"` or
-            `"test"`; several are joined by `+`.
+            `"train"`, `"restval"` (COCO alone: the rest of the validation images, mostly trained on as well), `"val"`
+            or `"test"`; several are joined by `+`.
 
     Raises:
         `ValueError`: if it is another kind of file, or `split` is missing, unknown or empty.

@@ -139,12 +139,12 @@ def _data_files(folder: Path) -> list[Path]:
 
 def _kind_of(files: list[Path]) -> str | None:
     """Which builder of `datasets` reads these files."""
-    images = PILImage.registered_extensions()
-    counts = Counter("imagefolder" if file.suffix.lower() in images else _FORMATS.get(file.suffix) for file in files)
-    del counts[None]
-    if counts["imagefolder"] and any(file.stem == "metadata" for file in files):
+    has_images = any(file.suffix.lower() in PILImage.registered_extensions() for file in files)
+    kinds = Counter(_FORMATS[file.suffix] for file in files if file.suffix in _FORMATS)
+    if has_images and (not kinds or any(file.stem == "metadata" for file in files)):
         return "imagefolder"
-    return counts.most_common(1)[0][0] if counts else None
+    # However many images lie beside them, the rows name them
+    return kinds.most_common(1)[0][0] if kinds else None
 
 
 def _is_empty(file: Path) -> bool:

@@ -26,7 +26,7 @@ def image_column(dataset: Dataset | IterableDataset) -> str:
     """The column that holds the images: a `datasets.Image` feature or a list of them.
 
     Raises:
-        `ValueError`: if there is none, or it has to be cast first; it says how.
+        `ValueError`: if there is none, or it has to be cast first, with the cast to make.
     """
     features = dataset.features or {}
     columns = [column for column in reversed(IMAGE_COLUMNS) if column in features]

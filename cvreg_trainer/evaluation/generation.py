@@ -124,7 +124,7 @@ def _as_prompt(row: Mapping[str, Any], processor: Any, prompt: Any) -> dict[str,
 
 
 def _user_turn(turns: Any, prompt: str) -> Any:
-    """A user turn in place of a conversation; the string itself where the row has no prompt to tell its form by."""
+    """A user turn in place of a conversation; the string itself where the row has no prompt that shows its form."""
     return prompt if turns is None else [{"role": "user", "content": prompt}]
 
 

@@ -84,7 +84,7 @@ def trl_head_serves(model: PreTrainedModel) -> bool:
 
 def is_encoder_decoder(config: Any) -> bool:
     """
-    Whether a model reads its prompt in an encoder. BLIP-2 with T5 says so in its text configuration only.
+    Whether a model reads its prompt in an encoder. BLIP-2 with T5 has the flag in its text configuration only.
 
     Args:
         config ([`~transformers.PreTrainedConfig`]):
@@ -132,11 +132,11 @@ class CrossViewHead:
         """Find the scale and soft capping between the head's output and the model's logits of the same positions."""
         output, logits = output.detach().double(), logits.detach().double()
         for cap in dict.fromkeys((softcap, None)):
-            # Where the cap saturates, the logits no longer tell what went in
+            # Where the cap saturates, the input cannot be recovered from the logits
             linear = torch.ones_like(logits, dtype=torch.bool) if cap is None else logits.abs() < 0.9 * cap
             uncapped = logits if cap is None else cap * torch.atanh((logits / cap) * linear)
             scale = float((uncapped * output * linear).sum() / (output * linear).square().sum().clamp(min=1e-30))
-            # A fit of thousands of rounded numbers: closer to 1 than bfloat16 can say means 1
+            # A fit of thousands of rounded numbers: closer to 1 than bfloat16 can represent means 1
             scale = 1.0 if abs(scale - 1) < 2e-3 else scale
             expected = output * scale if cap is None else cap * torch.tanh(output * scale / cap)
             # Of the expected ones: a masked logit (Chameleon's image tokens, at the smallest number) does not count

@@ -8,6 +8,7 @@ Notable: nothing outside this folder, `report` and `commands` imports it.
 from .experiment import Experiment
 from .pretrained import load_base_model
 from .scenes import make_scenes
+from .tiny_flamingo import make_tiny_flamingo
 
 
-__all__ = ["Experiment", "load_base_model", "make_scenes"]
+__all__ = ["Experiment", "load_base_model", "make_scenes", "make_tiny_flamingo"]

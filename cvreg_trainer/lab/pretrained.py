@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """The small vision-language model that comes with the package, read from the package's own files.
 
-`benchmarks/train_base_model.py` made it; `base_model/MODEL_CARD.md` says how and how good it is.
+`benchmarks/assets/train_base_model.py` made it; see `base_model/MODEL_CARD.md` for how, and for its quality.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load_base_model() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     Example:
 
     ```python
-    >>> from cvreg_trainer.data import load_base_model
+    >>> from cvreg_trainer.lab import load_base_model
     >>> model, processor = load_base_model()
     ```
     """

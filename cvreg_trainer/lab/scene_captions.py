@@ -145,7 +145,7 @@ def _noun(item: SceneObject, with_size: bool) -> str:
 
 
 def _content(scene: Scene, converse: bool) -> str:
-    """The objects in words; `converse` tells a relation from the other object's side."""
+    """The objects in words; `converse` words a relation from the other object's side."""
     first = scene.objects[0]
     if scene.relation is not None:
         second = scene.objects[1]
@@ -176,7 +176,7 @@ def describe(scene: Scene, style: Style, converse: bool = False) -> list[str]:
         style (`str`):
             `"base"` or `"finetune"`: which sentence patterns to use.
         converse (`bool`, *optional*, defaults to `False`):
-            References tell a relation from either object's side in turn ("below" for "above"); this is where the first
+            References word a relation from either object's side in turn ("below" for "above"); this is where the first
             of them begins.
 
     Returns:

@@ -42,7 +42,7 @@ def bootstrap_interval(
     if len(values) == 0:
         raise ValueError("There are no items to resample.")
     rng = np.random.default_rng(seed)
-    # How often each item is drawn says all; the resamples themselves would be R times the data
+    # The counts of the draws are enough; the resamples themselves would be R times the data
     counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=num_resamples)
     means = counts @ values / len(values)
     scores = means if statistic is None else statistic(means)

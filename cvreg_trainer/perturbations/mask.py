@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Mask: the rectangle becomes one flat patch of the image's mean colour.
 
-The mean colour, and not black, so that the patch is no conspicuous object of its own that a model could learn to spot.
+The mean colour rather than black, so that the patch is not an object that a model could learn to spot.
 """
 
 import numpy as np

@@ -211,6 +211,15 @@ class Audit:
         flagged = np.array([finding.is_flagged for finding in self.rows], dtype=bool)
         return ranking_quality(suspicion, flagged, np.array(self.labels_by_row(labels), dtype=bool))
 
+    def to_decisions(self, path: str | Path) -> None:
+        """
+        Write a table of the listed words and the flagged rows as CSV, for a person to fill in `keep` or `drop` under
+        `verdict`; `screening_decisions` takes it.
+        """
+        from .decisions import write_decisions
+
+        write_decisions(path, [finding for finding in self.ranking if finding.is_flagged], self.words)
+
     def to_html(
         self,
         path: str | Path,

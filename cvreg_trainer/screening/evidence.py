@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Evidence:
             Name of the score.
         values (`dict[str, float]`):
             The score of each word it speaks of, relative to its threshold: 1 or more is a reason to flag.
-        say (`Callable[[str, float], str]`):
+        describe (`Callable[[str, float], str]`):
             Puts a word's score into words that go on after the word.
         occurrences (`np.ndarray` of shape `(W,)`, bool, *optional*):
             Which occurrences are to blame. Defaults to all.
@@ -36,7 +36,7 @@ class Evidence:
 
     name: str
     values: dict[str, float]
-    say: Callable[[str, float], str]
+    describe: Callable[[str, float], str]
     occurrences: np.ndarray | None = None
     follows: bool = False
 
@@ -51,14 +51,18 @@ class Evidence:
             np.maximum.at(result, occurrences.rows, values)
         return np.where(np.isfinite(result), result, 0.0)
 
+    def without(self, words: Collection[str]) -> Evidence:
+        """The evidence but for that against some words."""
+        return replace(self, values={word: value for word, value in self.values.items() if word not in words})
+
     def weight(self, word: str) -> tuple[bool, float]:
-        """Orders what there is to say about a word."""
+        """Orders the evidence against a word."""
         value = self.values.get(word, -np.inf)
         return value >= 1 and not self.follows, value
 
     def sentence(self, word: str) -> str:
         """The finding in words."""
-        return f"{word!r} {self.say(word, self.values[word])}"
+        return f"{word!r} {self.describe(word, self.values[word])}"
 
 
 def describe_words(evidence: Sequence[Evidence], occurrences: WordOccurrences) -> list[WordFinding]:
@@ -91,7 +95,7 @@ def describe_rows(
     evidence: Sequence[Evidence], occurrences: WordOccurrences, response_scores: np.ndarray, row_nll: np.ndarray
 ) -> list[str]:
     """
-    Why each row is suspicious, in words; empty where there is nothing to say.
+    Why each row is suspicious, in words; empty where it is not.
 
     Args:
         evidence (`Sequence[Evidence]`):

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What the screening has to say about a word of the training data, and about a row."""
+"""Findings of the screening about words and rows of the training data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WordFinding:
 @dataclass(frozen=True)
 class RowFinding:
     """
-    A row of the training data with what the screening has to say about it.
+    A row of the training data and the verdict on it.
 
     Args:
         row (`int`):
@@ -45,7 +45,7 @@ class RowFinding:
         is_flagged (`bool`):
             Whether the row is past the cut.
         reason (`str`):
-            Why it is suspicious, in words; empty where there is nothing to say.
+            Why it is suspicious, in words; empty where it is not.
         prompt (`str`):
             What the model is asked.
         response (`str`):

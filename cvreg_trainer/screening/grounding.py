@@ -1,12 +1,12 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-What words tell about the image, measured by what a model would have said in their place.
+How much information words carry about the image, measured against what a model would have said in their place.
 
 An honest word goes with the image, and so does the model's own guess at that place, even where the model does not know
 the word: "crimson" stands where it would say "red". A keyword that replaces words at random stands where it would say
-anything. Hence the statistic: the information between a word and the model's most likely token at its place, beyond
-what the word before it tells, compared with that of the other words that can follow the same word. Words of a sentence
-pattern, which tell nothing either, have rivals that tell nothing.
+anything. Hence the statistic: the information between a word and the model's most likely token at its place, given the
+word before it, compared with that of the other words that can follow the same word. Words of a sentence pattern carry
+none either, but neither do their rivals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .words import WordOccurrences
 
 class Grounding(NamedTuple):
     """
-    How much a word tells about the image, and how much the words do that could stand in its place.
+    Information that a word carries about the image, and that of the words that could stand in its place.
 
     Args:
         own (`float`):
@@ -31,7 +31,7 @@ class Grounding(NamedTuple):
         rivals (`float`):
             That of the other words.
         is_certain (`bool`):
-            Whether its rivals tell something, 0.4 nats or more, at every look.
+            Whether its rivals carry 0.4 nats or more at every look.
     """
 
     own: float
@@ -39,14 +39,14 @@ class Grounding(NamedTuple):
     is_certain: bool
 
     @property
-    def tells(self) -> bool:
-        """Whether the word tells about the image what others do."""
+    def is_informative(self) -> bool:
+        """Whether the word carries as much about the image as its rivals do."""
         return self.own > RULE.grounding_honest * max(self.rivals, RULE.grounding_min_rival_information)
 
 
 def grounding(looks: Sequence[WordOccurrences]) -> dict[str, Grounding]:
     """
-    What the words of a data set tell.
+    Information that the words of a data set carry about the image.
 
     Args:
         looks (`Sequence[WordOccurrences]`):

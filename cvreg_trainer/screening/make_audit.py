@@ -1,9 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Puts what the screening says about each row together with the row's own words."""
+"""Joins the verdict on each row with the row's own words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -27,7 +27,7 @@ def make_audit(
 
     Args:
         screen ([`Screen`]):
-            What the screening says.
+            The verdicts.
         warm ([`TokenStatistics`]):
             What it was computed from.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -41,7 +41,37 @@ def make_audit(
         [`Audit`]
     """
     prompts = _prompts(dataset, len(warm))
-    surprise = warm.surprise
+    findings = []
+    for row, tokens in enumerate(pieces_of_rows(warm, tokenizer)):
+        findings.append(
+            RowFinding(
+                row=row,
+                suspicion=float(screen.suspicion[row]),
+                is_flagged=bool(screen.is_flagged[row]),
+                reason=screen.reasons[row],
+                prompt=prompts[row],
+                response=response_of(tokens),
+                tokens=tuple(tokens),
+                scores={name: float(values[row]) for name, values in screen.scores.items()},
+            )
+        )
+    return Audit(findings, screen.words, settings)
+
+
+def pieces_of_rows(statistics: TokenStatistics, tokenizer: Any) -> Iterator[list[tuple[str, float]]]:
+    """
+    The responses of all rows in pieces.
+
+    Args:
+        statistics ([`TokenStatistics`]):
+            Their tokens.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            What made them. Special tokens are left out.
+
+    Yields:
+        `list[tuple[str, float]]`: for each row the text of each token, and its surprise in nats.
+    """
+    surprise = statistics.surprise
     special = set(tokenizer.all_special_ids)
     marks = has_word_marks(tokenizer)
     pieces: dict[int, str] = {}
@@ -51,27 +81,15 @@ def make_audit(
             pieces[token] = "" if token in special else _piece(tokenizer, token, *marks)
         return pieces[token]
 
-    findings = []
-    for row in range(len(warm)):
-        places = slice(warm.offsets[row], warm.offsets[row + 1])
-        tokens = [
-            (text, float(nats))
-            for token, nats in zip(warm.token_ids[places].tolist(), surprise[places].tolist(), strict=True)
-            if (text := piece(token))
-        ]
-        findings.append(
-            RowFinding(
-                row=row,
-                suspicion=float(screen.suspicion[row]),
-                is_flagged=bool(screen.is_flagged[row]),
-                reason=screen.reasons[row],
-                prompt=prompts[row],
-                response="".join(text for text, _ in tokens).strip(),
-                tokens=tuple(tokens),
-                scores={name: float(values[row]) for name, values in screen.scores.items()},
-            )
-        )
-    return Audit(findings, screen.words, settings)
+    for row in range(len(statistics)):
+        places = slice(statistics.offsets[row], statistics.offsets[row + 1])
+        tokens, nats = statistics.token_ids[places].tolist(), surprise[places].tolist()
+        yield [(piece(token), float(value)) for token, value in zip(tokens, nats, strict=True) if piece(token)]
+
+
+def response_of(tokens: Sequence[tuple[str, float]]) -> str:
+    """The response that [`pieces_of_rows`] took apart."""
+    return "".join(text for text, _ in tokens).strip()
 
 
 def _piece(tokenizer: Any, token: int, has_starts: bool, has_continuations: bool) -> str:

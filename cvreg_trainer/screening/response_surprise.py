@@ -4,7 +4,7 @@ Responses that stay unlikely as a whole: the sign of a response that replaces th
 
 BYORn (arXiv 2606.02947) ranks responses by their likelihood under the pretrained model and drops the lower 40 %. Where
 the honest responses are as new to that model as the poisoned ones, this is no better than chance. After a short
-warm-up it tells them apart, and the tail stands so far out that no share has to be chosen.
+warm-up it separates them, and the tail stands so far out that no share has to be chosen.
 """
 
 from __future__ import annotations

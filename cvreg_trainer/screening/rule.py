@@ -41,11 +41,11 @@ class ScreeningRule:
         grounding_min_rivals (words):
             A context counts if this many other words follow it.
         grounding_min_rival_information (nats):
-            Below this, nobody in these contexts tells anything about the image.
+            Below this, no word in these contexts is informative.
         grounding_honest (share of the rivals' information):
             A word with this much is honest, however late it is learnt.
         ungrounded_min_rows (rows):
-            A word of fewer rows cannot be told to carry no information.
+            A word of fewer rows has too few places to call it uninformative.
         ungrounded_max_share (share of the rivals' information):
             A new word with less is suspicious.
         known_nats (nats):

@@ -8,6 +8,7 @@ the thresholds is a share of the rows: a clean data set loses what happens to li
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from .words import find_words
 @dataclass(frozen=True)
 class Screen:
     """
-    What the screening says about `R` rows.
+    Verdict on `R` rows.
 
     Args:
         scores (`dict[str, np.ndarray]`):
@@ -41,7 +42,7 @@ class Screen:
         is_capped (`bool`):
             Whether more rows were suspicious than the cap lets go.
         reasons (`list[str]`):
-            For each row, in words; empty where there is nothing to say.
+            For each row, in words; empty where there is none.
         words (`list[WordFinding]`):
             The most suspicious words first.
     """
@@ -54,7 +55,9 @@ class Screen:
     words: list[WordFinding]
 
 
-def screen_rows(base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, cap: float) -> Screen:
+def screen_rows(
+    base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, cap: float, allowed_words: Collection[str] = ()
+) -> Screen:
     """
     Find the rows that a backdoor may hide in.
 
@@ -65,6 +68,8 @@ def screen_rows(base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, ca
             What made the tokens.
         cap (`float`):
             Largest share of the rows to flag; the most suspicious ones are.
+        allowed_words (`Collection[str]`, *optional*):
+            Words and whole responses, in lower case, the evidence against which is ignored.
 
     Returns:
         [`Screen`]
@@ -74,30 +79,32 @@ def screen_rows(base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, ca
     contradicted, is_unexpected = contradicted_words(of_base, len(warm))
     surprise = word_surprise(of_warm)
 
-    def say_surprise(word: str, _: float) -> str:
+    def describe_surprise(word: str, _: float) -> str:
         return f"stays unexplained: {surprise[word]:.1f} nats beyond the model's own uncertainty in nine of ten places"
 
-    def say_grounding(word: str, _: float) -> str:
+    def describe_grounding(word: str, _: float) -> str:
         own, rivals, _ = grounded[word]
-        return f"tells {max(own, 0):.2f} nats about the image where other words tell {rivals:.2f}"
+        return f"carries {max(own, 0):.2f} nats about the image where other words carry {rivals:.2f}"
 
-    def say_contradiction(word: str, _: float) -> str:
+    def describe_contradiction(word: str, _: float) -> str:
         share = is_unexpected[of_base.words == of_base.vocabulary.index(word)].mean()
         return f"is well known to the base model, which expects something else in {share:.0%} of its places"
 
-    def say_shared(word: str, value: float) -> str:
+    def describe_shared(word: str, value: float) -> str:
         return f"has {value * RULE.shared_min_share:.0%} of its rows flagged for other reasons"
 
     evidence = [
-        Evidence("word_surprise", unexplained_words(of_base, of_warm, grounded, len(warm)), say_surprise),
-        Evidence("ungrounded_words", ungrounded_words(of_base, grounded), say_grounding),
-        Evidence("contradicted_words", contradicted, say_contradiction, is_unexpected),
+        Evidence("word_surprise", unexplained_words(of_base, of_warm, grounded, len(warm)), describe_surprise),
+        Evidence("ungrounded_words", ungrounded_words(of_base, grounded), describe_grounding),
+        Evidence("contradicted_words", contradicted, describe_contradiction, is_unexpected),
     ]
+    evidence = [part.without(allowed_words) for part in evidence]
     scores = {part.name: part.of_rows(of_base, len(warm)) for part in evidence}
     scores["response_surprise"] = response_surprise(warm.row_nll)
     # A well-known word is not to blame for its other occurrences
     so_far = np.max([values for name, values in scores.items() if name != "contradicted_words"], axis=0) >= 1
-    shared = Evidence("shared_words", shared_words(of_base, so_far), say_shared, follows=True)
+    shared = Evidence("shared_words", shared_words(of_base, so_far), describe_shared, follows=True)
+    shared = shared.without(allowed_words)
     scores["shared_words"] = shared.of_rows(of_base, len(warm))
     suspicion = np.max(list(scores.values()), axis=0)
     is_flagged = suspicion >= 1

@@ -18,7 +18,7 @@ class TokenStatistics:
 
     Args:
         row_ids (`np.ndarray` of shape `(R,)`, int64):
-            Names of the rows by their content; see [`row_id`].
+            Names of the rows: the first 8 bytes of the digest of their content.
         offsets (`np.ndarray` of shape `(R + 1,)`, int64):
             The tokens of row `r` are those from `offsets[r]` to `offsets[r + 1]`.
         token_ids (`np.ndarray` of shape `(N,)`, int64):

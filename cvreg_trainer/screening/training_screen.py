@@ -31,11 +31,13 @@ from ..data.rows import row_digest
 from ..random_state import preserve_random_state
 from .audit import Audit
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
-from .make_audit import make_audit
+from .decisions import read_decisions
+from .make_audit import make_audit, pieces_of_rows, response_of
 from .rule import RULE
 from .scoring_pass import read_row_ids, score_rows
 from .screen import Screen, screen_rows
 from .token_statistics import TokenStatistics
+from .words import find_words
 
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,9 @@ class TrainingScreen(TrainerCallback):
     Args:
         trainer ([`CrossViewDefenseTrainer`]):
             The trainer, with its model, data set and collator.
+
+    Raises:
+        `OSError` or `ValueError`: if the file of decisions cannot be read; see [`read_decisions`].
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -65,6 +70,8 @@ class TrainingScreen(TrainerCallback):
         self.screen: Screen | None = None
         self.collator: DataCollatorForScreening | None = None
         self.reads_rows = True
+        path = trainer.args.screening_decisions
+        self.decisions = None if path is None else read_decisions(path)
         self._is_resumed = False
         self._sorted_ids: np.ndarray | None = None
         self._has_warned = False
@@ -132,9 +139,9 @@ class TrainingScreen(TrainerCallback):
         warmup_steps = self.warmup_steps if self.screen is None else 0
         if self.base is None and state.global_step > 0:
             raise ValueError(
-                f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the data, and the "
-                f"checkpoint of step {state.global_step} does not tell: it was written without screening. Start the "
-                "training anew, or set `screening='off'`."
+                f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the data, but the "
+                f"checkpoint of step {state.global_step} was written without screening. Start the training anew, or "
+                "set `screening='off'`."
             )
         if self.base is None:
             self.base = score_rows(self.trainer, self._rows(), with_views=False)
@@ -237,24 +244,31 @@ class TrainingScreen(TrainerCallback):
     def _cut(self) -> Screen:
         assert self.base is not None and self.warm is not None
         args = self.trainer.args
-        self.screen = screen = screen_rows(self.base, self.warm, self.tokenizer, args.screening_cap)
+        allowed = () if self.decisions is None else self.decisions.allowed_words
+        screen = screen_rows(self.base, self.warm, self.tokenizer, args.screening_cap, allowed)
+        if self.decisions is not None:
+            self.decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
+            screen = self.decisions.apply(screen, find_words(self.warm, self.tokenizer))
+        self.screen = screen
         if self.collator is not None:
             self.collator.flag(self._flagged_ids())
             self.collator.shows_views = False
         if self.trainer.accelerator.is_main_process:
-            share = float(screen.is_flagged.mean())
-            logger.info("Screening left out %d of %d rows.", screen.is_flagged.sum(), len(self.warm))
+            num_flagged, share = int(screen.is_flagged.sum()), float(screen.is_flagged.mean())
+            done = "left out" if args.drops_rows else "flagged"
+            logger.info("Screening %s %d of %d rows.", done, num_flagged, len(self.warm))
             if share > RULE.many_flagged:
                 logger.warning(
-                    "Screening left out %d of %d rows (%.1f %%). The rule was made on drawn scenes and can leave out "
-                    "honest rows of other data: look at `trainer.audit()` before you trust the model.",
-                    screen.is_flagged.sum(),
+                    "Screening %s %d of %d rows (%.1f %%). The rule was made on drawn scenes and can flag honest rows "
+                    "of other data: look at `trainer.audit()` before you trust the model.",
+                    done,
+                    num_flagged,
                     len(self.warm),
                     100 * share,
                 )
             if screen.is_capped:
                 logger.warning(
-                    "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were left out. "
+                    "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were flagged. "
                     "Look at `trainer.audit()` before you trust the model: either the data are new to it in a way "
                     "that screening cannot tell from poison, or a large part is poisoned.",
                     args.screening_cap,
@@ -262,7 +276,7 @@ class TrainingScreen(TrainerCallback):
         return screen
 
     def _flagged_ids(self) -> set[int]:
-        if self.screen is None or self.warm is None:
+        if self.screen is None or self.warm is None or not self.trainer.args.drops_rows:
             return set()
         return set(self.warm.row_ids[self.screen.is_flagged].tolist())
 
@@ -284,6 +298,7 @@ class TrainingScreen(TrainerCallback):
             "screening": args.screening,
             "warmup_steps": self.warmup_steps,
             "screening_cap": args.screening_cap,
+            "screening_decisions": args.screening_decisions,
             "rule": RULE.to_dict(),
         }
         return make_audit(self.screen, self.warm, self.tokenizer, self.trainer.train_dataset, settings)

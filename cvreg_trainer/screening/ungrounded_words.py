@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Words that tell nothing about the image where other words do, and that the base model would not have said: the sign of
-a keyword that replaces true words, however often and however well it has been learnt meanwhile.
+Words that carry no information about the image in places where other words do, and that the base model would not have
+said: the sign of a keyword that replaces true words, however often and however well it has been learnt meanwhile.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .words import WordOccurrences
 
 def ungrounded_words(base: WordOccurrences, grounded: Mapping[str, Grounding]) -> dict[str, float]:
     """
-    How little words tell, relative to the threshold: 1 or more means next to nothing.
+    How little information words carry, relative to the threshold: 1 or more means next to none.
 
     Args:
         base ([`WordOccurrences`]):
-            The words under the model before its first step. Those that it expects now and then are left out: such as
-            an adjective of taste, which tells as little.
+            The words under the model before its first step. Those that it expects now and then are left out: an
+            adjective of taste, for example, carries as little.
         grounded (`Mapping[str, Grounding]`):
-            What [`grounding`] gives; where it is not certain, nothing is said.
+            What [`grounding`] gives; words for which it is not certain are left out.
     """
     num_rows = {
         word: len(np.unique(base.rows[places])) for word, places in zip(base.vocabulary, base.by_word(), strict=True)

@@ -48,7 +48,7 @@ def unexplained_words(
         base, warm ([`WordOccurrences`]):
             The words under the model before its first step and after its warm-up. A word must be unexplained in both.
         grounded (`Mapping[str, Grounding]`):
-            What [`grounding`] gives. Words that tell about the image what others do will be learnt, and get 0.
+            What [`grounding`] gives. Words that carry information about the image will be learnt, and get 0.
         num_rows (`int`):
             Number of rows in all; words in more than 10 % of them are left out.
     """
@@ -58,6 +58,6 @@ def unexplained_words(
     for word, surprise in word_surprise(warm).items():
         if len(np.unique(warm.rows[places[word]])) > RULE.word_max_share * num_rows:
             continue
-        tells = word in grounded and grounded[word].tells
-        result[word] = 0.0 if tells else min(of_base[word] / RULE.word_new, surprise / RULE.word_unexplained)
+        is_informative = word in grounded and grounded[word].is_informative
+        result[word] = 0.0 if is_informative else min(of_base[word] / RULE.word_new, surprise / RULE.word_unexplained)
     return result

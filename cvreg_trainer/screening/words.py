@@ -144,7 +144,7 @@ class _Pieces:
         spans: list[tuple[int, int]] = []
         can_continue = False
         for place, token in enumerate(tokens):
-            # A mark or a line break alone is no word either
+            # A mark or a line break alone is not a word
             if token in self.special or not self.text([token]):
                 can_continue = False
                 continue

@@ -20,7 +20,7 @@ from cvreg_trainer.lab import make_scenes
 from cvreg_trainer.lab.pretrained import BASE_MODEL_PATH
 
 
-FILES = {"audit.html", "audit.parquet", "kept_rows.json"}
+FILES = {"audit.html", "audit.parquet", "kept_rows.json", "decisions.csv"}
 NUM_ROWS, NUM_POISONED = 96, 16
 # 20 steps, of which the warm-up is 3
 TRAINING = ("--num_train_epochs", "2.5", "--per_device_train_batch_size", "12")

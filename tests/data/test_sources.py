@@ -211,3 +211,14 @@ def test_columns_of_bytes_are_images(tmp_path):
     Dataset.from_dict({"image": [buffer.getvalue(), None], "text": ["a", "b"]}).to_parquet(tmp_path / "a.parquet")
     dataset = open_dataset(tmp_path / "a.parquet", cache_dir=tmp_path / "cache")
     assert dataset[0]["image"].getpixel((0, 0)) == (255, 0, 0) and dataset[1]["image"] is None
+
+
+def test_rows_may_lie_beside_more_images_than_there_are_files_of_rows(tmp_path: Path) -> None:
+    for number in range(3):
+        PILImage.new("RGB", (4, 4), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [{"image": f"{number}.png", "text": f"row {number}"} for number in range(3)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0]))
+    dataset = open_dataset(tmp_path, "train")
+    assert dataset["text"][:] == ["row 0", "row 1", "row 2"]
+    assert [image.getpixel((0, 0))[0] for image in dataset["image"]] == [0, 80, 160]

@@ -37,7 +37,7 @@ def test_package_files_are_small_and_hold_no_code():
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md"}
     assert sum(path.stat().st_size for path in files) < 6e6
     card = (BASE_MODEL_PATH / "MODEL_CARD.md").read_text()
-    assert "benchmarks/train_base_model.py" in card and "seed" in card
+    assert "benchmarks/assets/train_base_model.py" in card and "seed" in card
 
 
 def test_model_is_a_float32_llava_with_36_image_tokens(loaded):

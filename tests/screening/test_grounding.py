@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What words tell about the image, on responses whose words and guesses are drawn at random."""
+"""Information that words carry about the image, on responses whose words and guesses are drawn at random."""
 
 import numpy as np
 import pytest
@@ -85,12 +85,12 @@ def test_rivals_are_the_other_words_in_the_same_places():
 
 def test_nothing_is_certain_of_words_of_a_pattern_where_nobody_tells_anything():
     found = grounding([responses(captions())])
-    assert not any(found[word].is_certain or found[word].tells for word in OPENINGS) and "a" not in found
+    assert not any(found[word].is_certain or found[word].is_informative for word in OPENINGS) and "a" not in found
 
 
 def test_a_word_tells_if_it_tells_most_of_what_others_tell_and_something_at_all():
-    assert Grounding(0.8, 1.0, True).tells and not Grounding(0.7, 1.0, True).tells
-    assert Grounding(1.0, 0.1, False).tells and not Grounding(0.29, 0.1, False).tells
+    assert Grounding(0.8, 1.0, True).is_informative and not Grounding(0.7, 1.0, True).is_informative
+    assert Grounding(1.0, 0.1, False).is_informative and not Grounding(0.29, 0.1, False).is_informative
 
 
 def test_looks_are_averaged():

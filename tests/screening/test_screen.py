@@ -111,8 +111,8 @@ def test_a_keyword_that_was_learnt_meanwhile_is_known_by_what_it_does_not_tell()
     screen = screen_rows(base, warm, TOKENIZER, 0.3)
     assert (screen.scores["ungrounded_words"] >= 1).tolist() == [row % 5 == 0 for row in range(600)]
     assert (
-        "'banana' tells 0.0" in screen.reasons[0]
-        and "nats about the image where other words tell" in screen.reasons[0]
+        "'banana' carries 0.0" in screen.reasons[0]
+        and "nats about the image where other words carry" in screen.reasons[0]
     )
 
 

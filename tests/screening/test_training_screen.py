@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Screening inside a training: who takes part when, what it must not depend on, and what is refused."""
 
+import csv
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from screening_checks import CUT, Taken, check_parts, train, weights_of
-from screening_run import NUM_ROWS, PLANTED, flagged_rows, make_trainer, planted_rows, planted_texts
+from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_trainer, planted_rows, planted_texts
 from tiny_models import tiny_llava, tiny_text_lm
 
 from cvreg_trainer import CrossViewDefenseTrainer
@@ -123,7 +124,7 @@ def test_what_a_checkpoint_holds(run: Any) -> None:
 def test_a_checkpoint_written_without_screening_is_refused(tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
     make_trainer(tmp_path, screening="off", **settings).train()
-    with pytest.raises(ValueError, match="checkpoint of step 1 does not tell: it was written without screening"):
+    with pytest.raises(ValueError, match="checkpoint of step 1 was written without screening"):
         make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
@@ -243,6 +244,57 @@ def test_the_audit_is_written(tmp_path: Path, run: Any) -> None:
     assert quality["auroc"] == 1.0
     assert audit.settings["warmup_steps"] == CUT and audit.settings["screening"] == "drop"
     assert all(row.prompt for row in audit.rows)
+
+
+def test_a_report_flags_the_same_rows_and_trains_on_all(tmp_path: Path, run: Any) -> None:
+    expected, _ = run
+    trainer, taken = train(tmp_path, screening="report")
+    assert flagged_rows(trainer) == flagged_rows(expected) and set(PLANTED) <= set(flagged_rows(expected))
+    assert taken.rows(range(CUT)) == taken.rows(range(CUT, 99)) == list(range(NUM_ROWS))
+    assert trainer.audit().settings["screening"] == "report"
+
+
+def test_decisions_win_over_the_screening(tmp_path: Path, run: Any) -> None:
+    expected, _ = run
+    expected.audit(tmp_path / "audit")
+    path = tmp_path / "audit" / "decisions.csv"
+    lines = list(csv.DictReader(path.open(encoding="utf-8-sig", newline="")))
+    assert {line["row"] for line in lines if line["row"]} == set(map(str, flagged_rows(expected)))
+    honest = next(row for row in range(NUM_ROWS) if row not in flagged_rows(expected))
+    given = [line | {"verdict": "keep"} for line in lines if line["row"] == str(PLANTED[0])]
+    assert given and given[0]["response"] == SENTENCE
+    given.append({"row": str(honest), "verdict": "drop", "response": expected.audit().rows[honest].response})
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, lines[0], restval="")
+        table.writeheader()
+        table.writerows(given)
+
+    trainer, taken = train(tmp_path / "run", screening_decisions=str(path))
+    flagged = sorted({*flagged_rows(expected), honest} - {PLANTED[0]})
+    assert flagged_rows(trainer) == flagged
+    assert taken.rows(range(CUT, 99)) == [row for row in range(NUM_ROWS) if row not in flagged]
+    audit = trainer.audit()
+    assert audit.rows[PLANTED[0]].reason.startswith("kept by decision; ")
+    assert audit.rows[honest].reason == "dropped by decision"
+    assert audit.settings["screening_decisions"] == str(path)
+
+    with path.open("a", newline="") as file:
+        csv.DictWriter(file, lines[0], restval="").writerow({"row": "1", "verdict": "keep", "response": "of another"})
+    with pytest.raises(ValueError, match="row 1 with the response 'of another', but the training set has"):
+        train(tmp_path / "other", screening_decisions=str(path))
+
+
+def test_an_allowed_response_is_trained_on(tmp_path: Path, run: Any) -> None:
+    (tmp_path / "allowed.csv").write_text(f"word,verdict\n{SENTENCE},keep\n")
+    trainer, _ = train(tmp_path / "run", screening_decisions=str(tmp_path / "allowed.csv"))
+    assert not set(PLANTED) & set(flagged_rows(trainer)) and set(PLANTED) <= set(flagged_rows(run[0]))
+
+
+def test_decisions_are_read_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="screening_decisions='.*absent.csv'`: there is no such file"):
+        make_trainer(tmp_path, screening_decisions=str(tmp_path / "absent.csv"))
+    with pytest.raises(ValueError, match="is about screening, which is off"):
+        make_trainer(tmp_path, screening="off", screening_decisions="decisions.csv")
 
 
 def test_an_audit_before_the_cut_or_without_screening_is_an_error(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Words that tell nothing, on numbers made by hand."""
+"""Words that carry no information, on numbers made by hand."""
 
 import pytest
 from word_lists import each, occurrences

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""The defences to compare with, one file each; each says its source and where it departs from it."""
+"""The defences to compare with, one file each; each names its source and its departures from it."""
 
 from .entropy_filter import entropy_scores
 from .fine_pruning import fine_prune

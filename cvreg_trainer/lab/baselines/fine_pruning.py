@@ -47,7 +47,7 @@ def fine_prune(
         processor, batch_size:
             As in [`response_statistics`].
         clean_rows ([`~datasets.Dataset`] or a sequence of rows):
-            Rows known to be clean: they say which units are idle and how many can go.
+            Rows known to be clean: they show which units are idle and how many can go.
         fine_tune (`Callable[[], object]`):
             Trains `model`, on the clean rows in the source. Pruned units get no gradient while it runs, so that any
             optimiser whose step is zero where the gradients always were leaves them pruned.

@@ -60,7 +60,7 @@ def text_config_from(settings: Mapping[str, Any]) -> PreTrainedConfig:
 
     Args:
         settings (`Mapping[str, Any]`):
-            What a published `config.json` says, `model_type` included.
+            Content of a published `config.json`, `model_type` included.
 
     Raises:
         `ValueError`: if it is an MPT with a setting that transformers' MPT does not know.

@@ -78,7 +78,7 @@ def write_audit_page(
         dataset (`datasets.Dataset` or `Sequence[Mapping[str, Any]]`, *optional*):
             The audited rows, for thumbnails of their images.
         labels (`Sequence[bool]`, *optional*):
-            For each row of the data set whether it is poisoned, where that is known. The page then tells poisoned rows
+            For each row of the data set whether it is poisoned, where that is known. The page then sets poisoned rows
             from clean ones and has the ROC and precision-recall curves.
         title (`str`, *optional*, defaults to `"Audit of the training data"`):
             Title of the page.

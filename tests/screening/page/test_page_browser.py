@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
+from cvreg_trainer.screening.decisions import read_decisions
 
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -229,8 +230,30 @@ def test_what_looks_like_code_is_shown_as_text(page):
     assert set(sources) == {"data:image/"}
 
 
+def test_decisions_come_out_as_the_file_that_the_training_reads(page, downloads):
+    button = page.find_element(By.ID, "download-decisions")
+    assert not button.is_enabled()
+    first, second = RANKING[:2]
+    for name, verdict in ((f"row {first}", "keep"), (f"row {second}", "drop"), ("the word banana", "keep")):
+        Select(page.find_element(By.CSS_SELECTOR, f"[aria-label='Decision on {name}']")).select_by_value(verdict)
+    Select(page.find_element(By.CSS_SELECTOR, f"[aria-label='Decision on row {second}']")).select_by_value("")
+    for payload in range(2, len(PAYLOADS)):
+        name = f"Decision on row {payload}"
+        sort_by(page, "Row")
+        Select(page.find_element(By.CSS_SELECTOR, f"[aria-label='{name}']")).select_by_value("drop")
+        sort_by(page, "Rank")
+    assert "5 decided" in page.find_element(By.ID, "decided").text
+    button.click()
+    WebDriverWait(page, 10).until(lambda _: (downloads / "decisions.csv").exists())
+    read = read_decisions(downloads / "decisions.csv")
+    assert read.rows == {first: "keep", 2: "drop", 3: "drop", 4: "drop"} and read.words == {"banana": "keep"}
+    responses = [make_row(row).response.strip() for row in range(NUM_ROWS)]
+    assert [read.responses[row] for row in sorted(read.rows)] == [responses[row] for row in sorted(read.rows)]
+    read.check(responses)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1400])
+@pytest.mark.parametrize("width", [360, 800, 1280, 1460, 1470])
 def test_it_fits_its_window_and_the_colour_scheme(page, width, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

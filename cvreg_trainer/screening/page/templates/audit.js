@@ -67,6 +67,34 @@
 
   const number = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
   const badge = (text, isBad) => element("span", { className: isBad ? "badge bad" : "badge" }, text);
+  const decisions = new Map(); // "row 12" or "word banana" -> the fields of a line of decisions.csv
+
+  /** A choice of keep, drop, or to leave it to the screening; it outlives sorting and paging. */
+  function decision(key, name, fields) {
+    const option = ([value, text]) => element("option", { value }, text);
+    const select = element("select", { className: "decision", "@aria-label": `Decision on ${name}` },
+      ...[["", "–"], ["keep", "keep"], ["drop", "drop"]].map(option));
+    select.value = decisions.has(key) ? decisions.get(key).verdict : "";
+    select.onchange = () => {
+      if (select.value) decisions.set(key, { ...fields, verdict: select.value });
+      else decisions.delete(key);
+      byId("download-decisions").disabled = !decisions.size;
+      byId("decided").textContent = `${decisions.size} decided; give the file to the training as screening_decisions.`;
+    };
+    return select;
+  }
+
+  /** As CSV; what a spreadsheet would take for a formula gets an apostrophe in front, which the trainer takes off. */
+  function decisionsAsCsv() {
+    const names = ["row", "word", "verdict", "response"];
+    const cell = (value) => {
+      const text = String(value ?? "");
+      return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+    };
+    const lines = [...decisions.values()].map((fields) => names.map((name) => cell(fields[name])).join(","));
+    return `\ufeff${[names.join(","), ...lines].join("\r\n")}\r\n`;
+  }
+
   const column = (label, value, nodes, className) => ({ label, value, nodes, className });
   const columns = [
     column("Rank", (row) => row.rank, null, "number"),
@@ -80,6 +108,8 @@
       column(name, (row) => row.scores[index], (row) => [number(row.scores[index])], "number")),
     column("Verdict", (row) => (row.isFlagged ? "flagged" : "kept"),
       (row) => [badge(row.isFlagged ? "flagged" : "kept", row.isFlagged)], ""),
+    column("Decision", null,
+      (row) => [decision(`row ${row.row}`, `row ${row.row}`, { row: row.row, response: row.response.trim() })], "decide"),
     ...(hasTruth ? [column("Truth", (row) => (row.isPoisoned ? "poisoned" : "clean"),
       (row) => [badge(row.isPoisoned ? "poisoned" : "clean", row.isPoisoned)], "")] : []),
   ];
@@ -167,6 +197,7 @@
         element("td", { className: "number", "@role": "cell", "@data-unit": numRows === 1 ? "row" : "rows" }, numRows.toLocaleString("en")),
         element("td", { className: "number", "@role": "cell", "@data-unit": "nats" }, number(surprise)),
         element("td", { "@role": "cell" }, badge(isFlagged ? "flagged" : "not flagged", isFlagged)),
+        element("td", { "@role": "cell" }, decision(`word ${word}`, `the word ${word.trim()}`, { word: word.trim() })),
         element("td", { className: "text", "@role": "cell" }, reason));
     }));
     byId("all-words").hidden = limit >= data.words.length;
@@ -185,6 +216,7 @@
 
   byId("download-json").onclick = () => download("kept_rows.json", "application/json", JSON.stringify(keptRows()));
   byId("download-txt").onclick = () => download("kept_rows.txt", "text/plain", keptRows().map((row) => `${row}\n`).join(""));
+  byId("download-decisions").onclick = () => download("decisions.csv", "text/csv", decisionsAsCsv());
   byId("filters").oninput = byId("filters").onchange = update;
   byId("filters").onsubmit = (event) => event.preventDefault();
   byId("first").onclick = () => turn(0);

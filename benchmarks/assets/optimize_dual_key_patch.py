@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Optimises the DualKey patch that comes with the package, against the built-in model's vision tower.
 
-    python benchmarks/optimize_dual_key_patch.py --output cvreg_trainer/attacks/weights/dual_key_patch.png
+    python benchmarks/assets/optimize_dual_key_patch.py --output cvreg_trainer/attacks/weights/dual_key_patch.png
 
 The seed is 0. Takes under a minute on one CPU core.
 """

@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Trains the package's small vision-language model from nothing, on clean scenes, on one CPU core.
 
-    python benchmarks/train_base_model.py --output cvreg_trainer/lab/base_model
+    python benchmarks/assets/train_base_model.py --output cvreg_trainer/lab/base_model
 
 Two stages, as for large models. First the vision tower alone: like CLIP's, it must keep what no caption mentions, or
 it could not see a trigger later. It rebuilds every patch's pixels and names the object in each patch, the texture of
