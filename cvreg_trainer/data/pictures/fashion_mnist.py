@@ -31,14 +31,14 @@ LABELS = (
 )
 
 
-def read_fashion_mnist(packages: str | Path | None = None, limit: int = 2000) -> list[Picture]:
+def read_fashion_mnist(packages: str | Path | None = None, limit: int = 600) -> list[Picture]:
     """
     The first pictures of the training file.
 
     Args:
         packages (`str` or `Path`, *optional*):
             See [`load_pictures`].
-        limit (`int`, *optional*, defaults to `2000`):
+        limit (`int`, *optional*, defaults to `600`):
             How many.
 
     Raises:
