@@ -1,7 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Fashion-MNIST (Xiao et al., 2017; Debian package `dataset-fashion-mnist`, Expat): grey photographs of clothes.
 
-Notable: there are ten labels and no sentences, so thousands of pictures share a caption; `limit` bounds how many are taken.
+Notable: there are ten labels and no sentences, so thousands of pictures share a caption; `limit` bounds how many are
+taken.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """Joins the sources into one captioned set, and splits it.
 
 Notable: pictures that show the same thing are linked, over any number of steps: those of one family, and those whose
-captions are equal but for case, accents, articles and numbers. A split takes or leaves a linked group as a whole. Where
-thousands of pictures share a caption by design (the ten labels of Fashion-MNIST), captions link nothing.
+captions are equal but for case, accents, articles and numbers. A split takes or leaves a linked group as a whole.
+Where hundreds of pictures share a caption by design (the ten labels of Fashion-MNIST), captions link nothing.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Open Clip Art (Debian packages `openclipart-png` and `openclipart-svg`, public domain): drawings by hundreds of people.
+"""Open Clip Art (Debian packages `openclipart-png`, `openclipart-svg`, public domain): drawings by hundreds of people.
 
 Notable: title and keywords stand in the SVG file, the pixels in the PNG file of the same name. Titles that name a
 collection ("Part of the Flat Icon Collection") say nothing of the picture: the file's name stands in for them, without
@@ -20,7 +20,9 @@ from .picture import Picture, distinct, words_of
 _TITLE = re.compile(r"<dc:title[^>]*>(.*?)</dc:title>", re.DOTALL)
 _CREATOR = re.compile(r"<dc:creator[^>]*>.*?<dc:title[^>]*>(.*?)</dc:title>.*?</dc:creator>", re.DOTALL)
 _KEYWORD = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
-_COLLECTION = re.compile(r"part of|theme|collection|clipart|icons?\b|various|general|maps$|signs$|http|gramastar", re.I)
+_COLLECTION = re.compile(
+    r"part of|theme|collection|clipart|icons?\b|various|general|maps$|signs$|http|gramastar", re.I
+)
 _NO_KEYWORDS = {"hash", "unsorted", "sign", "signs and symbols", "symbol", "icon", "icons", "theme"}
 _REPEATED = 6  # a title of more pictures than this names a series
 # Gradients and star polygons by the hundred, which nobody named one by one

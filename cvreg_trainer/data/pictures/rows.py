@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Makes rows of captioned pictures, without a model: captions, questions with short answers, and rows of other forms.
 
-Notable: every answer is something that the source says, or follows from it. "Is there a ...?" is answered "No." about a
-thing of another kind that neither caption nor keywords name, which may still be in the picture now and then.
+Notable: every answer is something that the source says, or follows from it. A question of `presence` is answered with
+"No" about a keyword of a picture of another kind that neither caption nor keywords name; it may fit now and then.
 """
 
 from __future__ import annotations
@@ -174,9 +174,7 @@ def to_dataset(rows: Iterable[Row], *, side: int = 128) -> Dataset:
 
 
 def _as_columns(row: Row, side: int) -> dict[str, object]:
-    said = [
-        {"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(row.turns)
-    ]
+    said = [{"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(row.turns)]
     first = row.pictures[0] if row.pictures else None
     return {
         "images": [{"bytes": _png(picture, side), "path": None} for picture in row.pictures],

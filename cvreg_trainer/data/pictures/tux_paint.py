@@ -35,7 +35,9 @@ def read_tux_paint(packages: str | Path | None = None) -> list[Picture]:
                 names=(words_of(text.stem),),
                 category=words_of(key.split("/")[0]),
                 family=f"{Path(key).parent.as_posix()}/{words_of(text.stem)}",
-                translations={code: translated[code].strip() for code in LANGUAGES if translated.get(code, "").strip()},
+                translations={
+                    code: translated[code].strip() for code in LANGUAGES if translated.get(code, "").strip()
+                },
             )
         )
     return pictures

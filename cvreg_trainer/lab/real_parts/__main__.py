@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""`python -m cvreg_trainer.lab.real_parts build|train|measure`: a captioner of pretrained parts, see docs/real-parts.md."""
+"""A captioner of pretrained parts: `python -m cvreg_trainer.lab.real_parts build|train|measure`."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def _train(options: argparse.Namespace) -> None:
 
 def _measure(options: argparse.Namespace) -> None:
     from ...data.pictures import load_pictures, split_pictures
-    from .card import write_card
-    from .measure import measure_captioner, write_results
+    from .card import write_card, write_results
+    from .measure import measure_captioner
 
     model, processor = _load(options.folder)
     pictures = split_pictures(load_pictures(options.packages))["test"]
     results = measure_captioner(model, processor, pictures, limit=options.limit, seed=options.seed)
-    write_results(results, options.folder, options.results or options.folder / "measured.json")
-    write_card(options.folder, results)
+    facts = write_results(results, options.folder, options.results or options.folder / "measured.json")
+    write_card(options.folder, facts)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,9 @@ def cached_features(
         images = [picture.open() for picture in some]
         versions = [images]
         for copy in range(1, copies):
-            versions.append([changed(i, p, random.Random(f"{copy} {p.key}")) for i, p in zip(images, some, strict=True)])
+            versions.append(
+                [changed(i, p, random.Random(f"{copy} {p.key}")) for i, p in zip(images, some, strict=True)]
+            )
         parts.append(torch.stack([tower_features(model, processor, version) for version in versions]))
     features = torch.cat(parts, dim=1)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,7 @@ def cached_features(
 
 
 def changed(image: PILImage.Image, picture: Picture, rng: random.Random) -> PILImage.Image:
-    """The picture moved within a wider frame, cut by up to a tenth, mirrored where that changes no meaning, lit otherwise."""
+    """The picture in a wider frame or cut by up to a tenth, mirrored where that changes no meaning, lit otherwise."""
     if rng.random() < 0.5 and not any(word in picture.caption.lower() for word in MIRRORED_BADLY):
         image = ImageOps.mirror(image)
     width, height = image.size

