@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 
-SVG = """<svg xmlns:dc="a" xmlns:rdf="b"><metadata><dc:creator><dc:title>{author}</dc:title></dc:creator>
-<dc:title>{title}</dc:title><dc:subject><rdf:Bag>{words}</rdf:Bag></dc:subject></metadata></svg>"""
+SVG = """<svg xmlns:dc="a" xmlns:rdf="b"><metadata><dc:title>{title}</dc:title>
+<dc:creator><dc:title>{author}</dc:title></dc:creator><dc:subject><rdf:Bag>{words}</rdf:Bag></dc:subject></metadata></svg>"""
 EMOJI = {
     "1F436": ("dog face", "1f436.png", ["dog", "pet"], 3, "Hundegesicht"),
     "2764-FE0F": ("red heart", "2764-fe0f.png", ["heart"], 0, "rotes Herz"),
@@ -80,7 +80,9 @@ def make_emoji(root: Path) -> None:
             {"unified": code, "image": image, "sort_order": order, f"has_img_{vendor}": True}
             for order, (code, (_, image, *_)) in enumerate(EMOJI.items())
         ]
-        entries.append({"unified": "E001", "image": "e001.png", "sort_order": 9, f"has_img_{vendor}": vendor == "google"})
+        entries.append(
+            {"unified": "E001", "image": "e001.png", "sort_order": 9, f"has_img_{vendor}": vendor == "google"}
+        )
         for place, entry in enumerate(entries):
             draw(folder / "img" / vendor / "64" / entry["image"], (50 * number, 70 * place, 9))
         (folder / "emoji.json").write_text(json.dumps(entries))
@@ -88,7 +90,12 @@ def make_emoji(root: Path) -> None:
     for language in ("en", "de", "es", "fr", "it"):
         (base / language).mkdir(parents=True)
         words = [
-            {"hexcode": code.removesuffix("-FE0F"), "label": name if language == "en" else german, "tags": tags, "group": group}
+            {
+                "hexcode": code.removesuffix("-FE0F"),
+                "label": name if language == "en" else german,
+                "tags": tags,
+                "group": group,
+            }
             for code, (name, _, tags, group, german) in EMOJI.items()
         ]
         (base / language / "data.json").write_text(json.dumps(words if language in ("en", "de") else []))

@@ -25,6 +25,7 @@ from .join import save_joined
 from .learning import Learner
 
 
+STATE = "state.safetensors"
 OTHER_KINDS = ("name", "kind", "presence", "colour", "text", "two")
 
 
@@ -50,7 +51,7 @@ class Recipe:
             Of everything.
     """
 
-    steps: int = 110
+    steps: int = 260
     batch: int = 16
     learning_rate: float = 1e-3
     rank: int = 32
@@ -89,10 +90,11 @@ def make_captioner(
     model, processor = load()
     features = cached_features(model, processor, pictures, folder / "work" / "features.safetensors")
     torch.manual_seed(recipe.seed)
-    start = time.monotonic()
-    bags = [words_of_picture(picture, processor.tokenizer) for picture in pictures]
-    losses = align_projector(model, features, bags, epochs=recipe.align_epochs, seed=recipe.seed)
-    say(f"projector: {', '.join(f'{loss:.2f}' for loss in losses)} in {time.monotonic() - start:.0f} s")
+    if not (folder / "work" / STATE).is_file():
+        start = time.monotonic()
+        bags = [words_of_picture(picture, processor.tokenizer) for picture in pictures]
+        losses = align_projector(model, features, bags, epochs=recipe.align_epochs, seed=recipe.seed)
+        say(f"projector: {', '.join(f'{loss:.2f}' for loss in losses)} in {time.monotonic() - start:.0f} s")
     learner = Learner(
         model.bfloat16().train(),
         processor.tokenizer,
@@ -125,7 +127,7 @@ def _train(
     say: Callable[[str], None],
 ) -> list[dict[str, float]]:
     """The steps that are left. Chance is drawn anew for each step, so that it does not matter where a run went on."""
-    state, log = work / "state.safetensors", work / "steps.json"
+    state, log = work / STATE, work / "steps.json"
     done = learner.load(state) if state.is_file() else 0
     history = json.loads(log.read_text())[:done] if done else []
     place = {(picture.source, picture.key): number for number, picture in enumerate(pictures)}

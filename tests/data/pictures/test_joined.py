@@ -8,8 +8,7 @@ import pytest
 from picture_packages import make_packages
 from PIL import Image
 
-from cvreg_trainer.data.pictures import PICTURE_SOURCES, SPLITS, Picture, load_pictures, split_pictures
-from cvreg_trainer.data.pictures import joined
+from cvreg_trainer.data.pictures import PICTURE_SOURCES, SPLITS, Picture, joined, load_pictures, split_pictures
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,11 @@ def test_clip_art_that_names_a_collection_is_called_by_its_file(tmp_path: Path) 
 def test_emoji_of_both_vendors_have_one_name(tmp_path: Path) -> None:
     make_emoji(tmp_path)
     google, twitter = read_google_emoji(tmp_path), read_twitter_emoji(tmp_path)
-    assert [picture.caption for picture in google] == [picture.caption for picture in twitter] == ["dog face", "red heart"]
+    assert (
+        [picture.caption for picture in google]
+        == [picture.caption for picture in twitter]
+        == ["dog face", "red heart"]
+    )
     assert google[0].image != twitter[0].image
     assert google[0].category == "animals" and google[0].translations == {"de": "Hundegesicht"}
 
