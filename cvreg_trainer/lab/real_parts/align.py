@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from ...data.pictures import Picture
 
@@ -45,10 +46,11 @@ def align_projector(
     Returns:
         `list[float]`: the loss of each epoch.
     """
-    projector = model.model.multi_modal_projector
+    projector: Any = model.model.multi_modal_projector
     counts = Counter(token for bag in bags for token in bag)
     used = sorted(token for token, count in counts.items() if 2 <= count <= len(bags) / 3)
-    table = model.get_input_embeddings().weight.detach().float()
+    embeddings: Any = model.get_input_embeddings()
+    table = embeddings.weight.detach().float()
     length = table[used].norm(dim=-1).mean()
     words = F.normalize(table[used] - table.mean(0), dim=-1)
     targets = _targets(bags, used, counts)
@@ -96,7 +98,7 @@ def _targets(bags: Sequence[set[int]], used: list[int], counts: Counter[int]) ->
     return targets / targets.sum(1, keepdim=True).clamp(min=1e-6)
 
 
-def words_of_picture(picture: Picture, tokenizer) -> set[int]:
+def words_of_picture(picture: Picture, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokens of caption and keywords, written as within a sentence."""
     text = ", ".join([picture.caption, *picture.names])
     return {token for form in (text, text.lower()) for token in tokenizer(f" {form}")["input_ids"]}

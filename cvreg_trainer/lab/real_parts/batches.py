@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,7 +36,7 @@ class Encoded:
 
 def encode_row(row: Row, processor: LlavaProcessor, patches: int) -> Encoded:
     """The row by the processor's chat template; `patches` is how many tokens a picture takes."""
-    said = [
+    said: list[Any] = [
         {"role": "assistant" if number % 2 else "user", "content": [{"type": "text", "text": text}]}
         for number, text in enumerate(row.turns[:-1])
     ]
@@ -63,7 +63,8 @@ def plan_batches(rows: Sequence[Encoded], batch: int, steps: int, seed: int) -> 
     Returns:
         `list[list[int]]`: the rows' places for each step.
     """
-    rng, plan = random.Random(seed), []
+    rng = random.Random(seed)
+    plan: list[list[int]] = []
     while len(plan) < steps:
         order = rng.sample(range(len(rows)), len(rows))
         order = order[: len(order) // batch * batch] or order

@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from PIL import Image as PILImage
@@ -109,7 +109,7 @@ def changed(image: PILImage.Image, picture: Picture, rng: random.Random) -> PILI
     width, height = image.size
     if rng.random() < 0.5:
         border = tuple(rng.randint(0, max(width, height) // 5) for _ in range(4))
-        image = ImageOps.expand(image, border, image.getpixel((0, 0)))
+        image = ImageOps.expand(image, border, cast(tuple[int, ...], image.getpixel((0, 0))))
     else:
         left, top = rng.randint(0, width // 10), rng.randint(0, height // 10)
         image = image.crop((left, top, width - rng.randint(0, width // 10), height - rng.randint(0, height // 10)))

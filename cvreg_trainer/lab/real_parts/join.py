@@ -7,7 +7,7 @@ Notable: the chat template is ChatML with images, and without the system prompt 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -65,7 +65,7 @@ def join_parts(
     """
     from transformers import BitImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-    patch = tower.config.patch_size
+    patch = cast(int, tower.config.patch_size)
     if side < patch or side % patch:
         raise ValueError(f"side has to be a multiple of the tower's patch of {patch} pixels, but is {side}.")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
@@ -73,7 +73,7 @@ def join_parts(
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=language.config,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=cast(int, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)),
         vision_feature_select_strategy="default",
         vision_feature_layer=FEATURE_LAYER,
         tie_word_embeddings=True,
@@ -83,8 +83,9 @@ def join_parts(
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.language_model.load_state_dict(language.model.state_dict())
     model.tie_weights()
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > language.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    settings: Any
     for settings in (model.config, model.config.text_config, model.generation_config):
         settings.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
         settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id

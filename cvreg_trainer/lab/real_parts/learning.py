@@ -75,7 +75,7 @@ class Learner:
         """One step at `share` of the highest learning rate; gives the gradient's norm."""
         loss.backward()
         for name, parameter in self.trained.items():
-            self.copies[name].grad = parameter.grad.float()
+            self.copies[name].grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
         norm = torch.nn.utils.clip_grad_norm_(self.copies.values(), 1.0)
         for group in self.optimizer.param_groups:

@@ -20,7 +20,8 @@ def test_a_row_is_written_as_the_processor_writes_it() -> None:
     turns = ("What is it?", "a dog", "What kind?", "animals")
     encoded = encode_row(Row("turns", (PICTURE,), turns), processor, patches=4)
     assert processor.tokenizer.decode(encoded.prompt) == (
-        "<|im_start|>user\n<image><image><image><image>\nWhat is it?<|im_end|>\n<|im_start|>assistant\na dog<|im_end|>\n"
+        "<|im_start|>user\n<image><image><image><image>\nWhat is it?<|im_end|>\n"
+        "<|im_start|>assistant\na dog<|im_end|>\n"
         "<|im_start|>user\nWhat kind?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert processor.tokenizer.decode(encoded.response) == "animals<|im_end|>"

@@ -28,8 +28,8 @@ def test_summary_of_losses_by_hand() -> None:
     assert found["right"] == pytest.approx(15 / 8)
     assert found["swapped"] == pytest.approx((4.5 + 7.0 + 9.0) / 8, abs=1e-4)
     assert found["gap"] == pytest.approx((2.5 + 3.0 + 0.0) / 8, abs=1e-4)
-    # A token: rows 1.0 3.0 2.25, 2.0 2.0 2.25, 2.5 4.0 2.25: the third picture's own caption is first, the first's too,
-    # and the second's ties with another that comes before it
+    # A token, by pictures: 1.0 3.0 2.25, 2.0 2.0 2.25, 2.5 4.0 2.25. The first and the third picture's own captions
+    # come first, and the second's ties with one before it
     assert found["first_of_10"] == pytest.approx(66.7, abs=0.1)
     # Relative to the other pictures: -1.25 0 0; 0.25 -1.5 0; 0.75 1.5 0
     assert found["first_of_10_relative"] == pytest.approx(100.0)
