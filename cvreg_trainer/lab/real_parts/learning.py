@@ -137,10 +137,16 @@ def hidden_states(
     Returns:
         `torch.Tensor` of shape `(B, T, H)`.
     """
-    embeds = model.get_input_embeddings()(ids)
-    if features:
-        dtype = embeds.dtype
-        projected = model.model.multi_modal_projector(torch.cat(list(features)).to(dtype))
-        place = (ids == model.config.image_token_id).unsqueeze(-1).expand_as(embeds)
-        embeds = embeds.masked_scatter(place, projected)
+    embeds = embed_pictures(model, model.get_input_embeddings()(ids), ids, features)
     return model.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+def embed_pictures(
+    model: LlavaForConditionalGeneration, embeds: torch.Tensor, ids: torch.Tensor, features: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The tokens' embeddings `(B, T, H)` with the projected patches of the pictures where the tokens ask for them."""
+    if not features:
+        return embeds
+    projected = model.model.multi_modal_projector(torch.cat(list(features)).to(embeds.dtype))
+    place = (ids == model.config.image_token_id).unsqueeze(-1).expand_as(embeds)
+    return embeds.masked_scatter(place, projected)

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from transformers import DynamicCache
 
 from ...data.pictures import DESCRIBE, Picture, Row
 from ...data.pictures.picture import plain
 from ...metrics import Bleu4, Cider
 from .batches import encode_row
 from .features import tower_features
-from .learning import hidden_states
+from .learning import embed_pictures
 
 
 if TYPE_CHECKING:
@@ -117,15 +118,27 @@ def _losses(
     responses = torch.tensor([row.response + [pad] * (width - len(row.response)) for row in encoded])
     lengths = torch.tensor([len(row.response) for row in encoded])
     real = torch.arange(width) < lengths[:, None]
-    ids = torch.cat([torch.tensor(prompt).expand(len(block), -1), responses], dim=1)
-    mask = torch.ones_like(ids)
     losses = []
     for number in block:
-        states = hidden_states(model, ids, mask, [features[number]] * len(block))[:, len(prompt) - 1 : -1]
+        states = _response_states(model, torch.tensor([prompt]), features[number], responses)
         logits = model.lm_head(states).float()
         each = F.cross_entropy(logits.flatten(0, 1), responses.flatten(), reduction="none").view_as(responses)
         losses.append((each * real).sum(1))
     return torch.stack(losses), lengths
+
+
+def _response_states(
+    model: LlavaForConditionalGeneration, prompt: torch.Tensor, features: torch.Tensor, responses: torch.Tensor
+) -> torch.Tensor:
+    """The last layer before each token of the responses `(N, T)`; the prompt `(1, P)` is read once for all of them."""
+    embed, language = model.get_input_embeddings(), model.model.language_model
+    cache = DynamicCache()
+    embeds = embed_pictures(model, embed(prompt), prompt, [features])
+    last = language(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state[:, -1:]
+    cache.batch_repeat_interleave(len(responses))
+    # Responses are filled up behind their ends, which nothing before looks at
+    rest = language(inputs_embeds=embed(responses[:, :-1]), past_key_values=cache, use_cache=True).last_hidden_state
+    return torch.cat([last.expand(len(responses), -1, -1), rest], dim=1)
 
 
 def summarise(blocks: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float | int]:
@@ -174,12 +187,11 @@ def _captions(
 ) -> list[str]:
     """Greedy captions of up to 20 tokens."""
     template = Row("caption", (Picture("", "", b"", ""),), (DESCRIBE, ""))
-    ids = torch.tensor(encode_row(template, processor, features.shape[1]).prompt)
-    image = ids == model.config.image_token_id
+    prompt = torch.tensor([encode_row(template, processor, features.shape[1]).prompt])
     said: list[str] = []
     for some in features.split(batch):
-        embeds = model.get_input_embeddings()(ids).repeat(len(some), 1, 1)
-        embeds[:, image] = model.model.multi_modal_projector(some.to(embeds.dtype)).to(embeds.dtype)
+        ids = prompt.expand(len(some), -1)
+        embeds = embed_pictures(model, model.get_input_embeddings()(ids), ids, list(some))
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
         out = model.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=20, do_sample=False)
         said += [text.strip() for text in processor.tokenizer.batch_decode(out, skip_special_tokens=True)]
