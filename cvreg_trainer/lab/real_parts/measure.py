@@ -134,10 +134,10 @@ def _response_states(
     embed, language = model.get_input_embeddings(), model.model.language_model
     cache = DynamicCache()
     embeds = embed_pictures(model, embed(prompt), prompt, [features])
-    last = language(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state[:, -1:]
+    last = language(inputs_embeds=embeds, cache=cache, use_cache=True).last_hidden_state[:, -1:]
     cache.batch_repeat_interleave(len(responses))
     # Responses are filled up behind their ends, which nothing before looks at
-    rest = language(inputs_embeds=embed(responses[:, :-1]), past_key_values=cache, use_cache=True).last_hidden_state
+    rest = language(inputs_embeds=embed(responses[:, :-1]), cache=cache, use_cache=True).last_hidden_state
     return torch.cat([last.expand(len(responses), -1, -1), rest], dim=1)
 
 
