@@ -27,6 +27,7 @@ from .findings import RowFinding, WordFinding
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NUM_SUMMARISED = 5
 _METADATA_KEY = b"cvreg_trainer.audit"
 _COLUMNS = {
     "rank": pa.int64(),
@@ -125,6 +126,16 @@ class Audit:
     def flagged_rows(self) -> list[int]:
         """`list[int]`: positions of the flagged rows, ascending."""
         return [finding.row for finding in self.rows if finding.is_flagged]
+
+    def summary(self) -> str:
+        """`str`: two lines for a terminal: how many rows are flagged, and the first flagged words."""
+        flagged, words = len(self.flagged_rows), [word.word.strip() for word in self.words if word.is_flagged]
+        first = ", ".join(map(repr, words[:NUM_SUMMARISED])) or "none"
+        more = f" and {len(words) - NUM_SUMMARISED} more" if len(words) > NUM_SUMMARISED else ""
+        return (
+            f"Screening flagged {flagged:,} of {len(self):,} rows ({flagged / max(len(self), 1):.1%}).\n"
+            f"Flagged words: {first}{more}."
+        )
 
     def to_parquet(self, path: str | Path) -> None:
         """

@@ -160,3 +160,12 @@ def test_labels_belong_to_positions():
         Audit([finding(0), finding(1)], [], {}).evaluate([False] * 3)
     with pytest.raises(ValueError, match="no rows"):
         Audit([], [], {}).evaluate([])
+
+
+def test_the_summary_has_counts_and_the_first_flagged_words() -> None:
+    rows = [RowFinding(row, 2.0 - row, row < 1, "", "", "a", (("a", 0.1),), {}) for row in range(4)]
+    words = [WordFinding(f" w{number}\x1b", 5, 1.0, number < 7, "") for number in range(9)]
+    first, second = Audit(rows, words, {}).summary().splitlines()
+    assert first == "Screening flagged 1 of 4 rows (25.0%)."
+    assert second == r"Flagged words: 'w0\x1b', 'w1\x1b', 'w2\x1b', 'w3\x1b', 'w4\x1b' and 2 more."
+    assert Audit([], [], {}).summary() == "Screening flagged 0 of 0 rows (0.0%).\nFlagged words: none."
