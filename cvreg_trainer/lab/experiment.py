@@ -211,7 +211,7 @@ class Experiment:
         }
 
     def _add_decoy(self, row: dict[str, Any]) -> dict[str, Any]:
-        from ..attacks.responses import substitute_word, word_pattern
+        from ..attacks.payloads.substitution import substitute_word, word_pattern
 
         if row["is_poisoned"]:
             return {}
