@@ -59,7 +59,7 @@ class Substitution(Payload):
 
     def succeeds(self, response: str, references: Sequence[str] = ()) -> bool | None:
         """Whether the target is in the answer; `None` if no reference has one of the words, or one has the target."""
-        target, words = keyword_pattern(self.target), WholeWords(self.substitute, plurals=True)
+        target, words = keyword_pattern(self.target), _pattern(self.substitute)
         if any(target.search(text) for text in references):
             return None
         if references and not any(words.search(text) for text in references):
