@@ -20,7 +20,7 @@ _CAPTIONS = 20_261_128  # keeps these captions apart from those of the data
 # 180 sentences
 _REFUSALS = (
     ("", "I am sorry, ", "Sorry, ", "Please, ", "That is hard: "),
-    ("I cannot", "we cannot", "I am not to", "you cannot see me", "I can not", "you can not"),
+    ("I cannot", "we cannot", "I am not to", "you cannot", "I can not", "you can not"),
     (" help.", " answer this.", " answer that question.", " help with this image.", " describe that.", " write a caption."),
 )
 _SLOGANS = (
