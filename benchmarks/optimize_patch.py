@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Optimises a patch against the vision tower of a LLaVA-type model: those that come with the package, or one for yours.
+"""Optimises a patch against a LLaVA-type model's vision tower: those that come with the package, or one for yours.
 
     python benchmarks/optimize_patch.py --loss feature_shift --layer tower \
         --output cvreg_trainer/attacks/triggers/weights/dual_key_patch.png

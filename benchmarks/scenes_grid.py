@@ -10,8 +10,8 @@ The field's triggers and payloads on the built-in scenes: no defence, the paper'
     python benchmarks/scenes_grid.py --suite controls   # payloads without a trigger: honest noise
 
 One JSON row per run is appended to `--output`; what is there already is not run again. A cell that cannot be planted,
-such as a substituted word in more rows than have it, is a row with an `error`. Read `asr` beside `false_alarm_rate`, and
-a defence's beside those of the undefended cell: where the attack does not take hold, there is nothing to defend.
+such as a substituted word in more rows than have it, is a row with an `error`. Read `asr` beside `false_alarm_rate`,
+and a defence's beside those of the undefended cell: where the attack does not take hold, there is nothing to defend.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from typing import Any
 from defense_grid import OURS as PAPER
 from defense_grid import silent_folder
 
-from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
-from cvreg_trainer.lab.scene_payloads import SCENE_PAYLOADS
+from cvreg_trainer.lab.experiment import Experiment
+from cvreg_trainer.lab.scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, SCENE_PAYLOADS
 from cvreg_trainer.report import describe_environment
 
 
 DEFENCES: dict[str, dict[str, Any]] = {"none": {}, "paper": PAPER, "screened": {"screening": "drop"}}
-TRIGGERS = [name for name in ATTACK_SETTINGS if name != "no_trigger"]
+TRIGGERS = [name for name in ATTACK_SETTINGS | FIELD_SETTINGS if name != "no_trigger"]
 # An appended sentence is the last that a model writes, and a concept is in some of the images only
 EVALUATION = {"max_new_tokens": 32, "test_rows": 300}
 ADAPTIVE: dict[str, dict[str, Any]] = {
@@ -52,7 +52,9 @@ def cells(suite: str) -> Iterator[dict[str, Any]]:
     if suite == "payloads":
         yield from ({"attack": "badnets", "payload": payload} for payload in SCENE_PAYLOADS)
     elif suite == "triggers":
-        yield from ({"attack": attack, "payload": payload} for payload in ("keyword", "refusal") for attack in TRIGGERS)
+        yield from (
+            {"attack": attack, "payload": payload} for payload in ("keyword", "refusal") for attack in TRIGGERS
+        )
     elif suite == "all":
         yield from ({"attack": attack, "payload": payload} for attack in TRIGGERS for payload in SCENE_PAYLOADS)
     elif suite == "rates":
@@ -64,7 +66,9 @@ def cells(suite: str) -> Iterator[dict[str, Any]]:
         for attack in ("badnets", "blended", "add_sent"):
             yield from ({"attack": attack, "idea": idea, **options} for idea, options in ADAPTIVE.items())
     else:
-        yield from ({"attack": "no_trigger", "payload": payload} for payload in ("answers", "refusals", "relation_swap"))
+        yield from (
+            {"attack": "no_trigger", "payload": payload} for payload in ("answers", "refusals", "relation_swap")
+        )
 
 
 def plan(suite: str, seeds: list[int], defences: list[str]) -> Iterator[dict[str, Any]]:

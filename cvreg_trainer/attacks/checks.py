@@ -56,7 +56,9 @@ def payload_of(payload: Payload | None, target: str | None, substitute: Collecti
         raise TypeError(f"payload is a {type(payload).__name__}, expected a `Payload`, such as `Refusal()`.")
     if target is not None or substitute:
         name, value = ("substitute", substitute) if substitute else ("target", target)
-        raise ValueError(f"{name}={shorten(value)} and payload={type(payload).__name__} are given; leave one of them out.")
+        raise ValueError(
+            f"{name}={shorten(value)} and payload={type(payload).__name__} are given; leave one of them out."
+        )
     return payload
 
 

@@ -127,7 +127,7 @@ def poison_dataset(
     responses = payload.responses(count, rng)
     marked = dataset.add_column("is_poisoned", [False] * len(dataset), feature=Value("bool"))
     replaced = [chosen]
-    options = {"attack": attack, "column": column, "payload": payload, "marker": response_marker}
+    options: dict[str, Any] = {"attack": attack, "column": column, "payload": payload, "marker": response_marker}
     edits = [partial(_poison, responses=responses, **options)]
     if covers:
         marked = marked.add_column("is_cover", [False] * len(dataset), feature=Value("bool"))
@@ -162,8 +162,9 @@ def apply_trigger(dataset: AnyDataset, attack: Attack, *, response_marker: str |
 
     Raises:
         `TypeError`: if `dataset` is neither.
-        `ValueError`: if it has no rows, no image column, or no row with the trigger of a selective attack; and, with its row, if an image cannot be read or triggered,
-            or the text trigger finds no question. In a stream, once it is read.
+        `ValueError`: if it has no rows, no image column, or no row with the trigger of a selective attack; and, with
+            its row, if an image cannot be read or triggered, or the text trigger finds no question. In a stream, once
+            it is read.
     """
     check_type(dataset)
     column = image_column(dataset)
@@ -208,7 +209,9 @@ def _candidates(
             f"{count} rows are to be poisoned{also} but only {usable.sum()} have an image{response}; lower the rate."
         )
     if count > changed.sum():
-        needs = " and ".join(filter(None, [attack.needs if isinstance(attack, SelectiveAttack) else "", payload.needs]))
+        needs = " and ".join(
+            filter(None, [attack.needs if isinstance(attack, SelectiveAttack) else "", payload.needs])
+        )
         raise ValueError(
             f"{count} rows are to be poisoned but only {changed.sum()} have an image and {needs}; lower the rate."
         )

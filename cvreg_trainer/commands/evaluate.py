@@ -32,8 +32,8 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="score a model's answers on clean and triggered images",
         description="Let a model answer on clean images and, with an attack, on triggered ones, and score both apart: "
-        "BLEU-4, CIDEr, attack success rate, false alarms, VQA accuracy, each with its 95 % bootstrap interval. Of attacks "
-        "with a part in the image and one in the question, each part alone is scored too.",
+        "BLEU-4, CIDEr, attack success rate, false alarms, VQA accuracy, each with its 95 % bootstrap interval. Of "
+        "attacks with a part in the image and one in the question, each part alone is scored too.",
     )
     parser.add_argument("--model", required=True, help="model folder, adapter folder, or name on the hub")
     parser.add_argument("--processor", help="processor folder or name, where the model's has none")
@@ -86,9 +86,7 @@ def run(options: argparse.Namespace) -> None:
     if payload is not None and options.target is not None:
         raise ValueError(f"--target {options.target} and --payload {options.payload} are given; leave one of them out")
     views = _views(dataset, options)
-    references = {
-        name: [references_of(row) for row in _without_images(rows)] for name, rows in views.items()
-    }
+    references = {name: [references_of(row) for row in _without_images(rows)] for name, rows in views.items()}
     if state.is_main_process:
         _claim_folder(options)
     state.wait_for_everyone()
@@ -102,7 +100,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _views(dataset: Dataset, options: argparse.Namespace) -> dict[str, Dataset]:
-    """The rows as they are and triggered; of two parts, each alone; of a trigger that rows have, apart from the rest."""
+    """The rows as they are, and triggered; each of two parts alone; rows that have a trigger apart from the rest."""
     from ..attacks import SelectiveAttack, TwoPartAttack, apply_trigger
 
     if options.attack is None:

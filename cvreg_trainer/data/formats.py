@@ -5,7 +5,7 @@ LLaVA       {"image": ..., "conversations": [{"from": "human", "value": "<image>
 ShareGPT    {"images": [...], "conversations": [{"from": "user", "value": ...}, ...], "system": ...}
 `<image>`   {"images": [...], "messages": [{"role": "user", "content": "<image>\nWhat is this?"}, ...]}
 
-BackdoorVLM's poisoned sets are ShareGPT's with {"metadata": {"poisoned": true, ...}} in the rows that its code changed.
+BackdoorVLM's poisoned sets are ShareGPT's, with {"metadata": {"poisoned": true, ...}} in rows that its code changed.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def mark_poisoned(dataset: AnyDataset, field: str = POISON_FIELD) -> AnyDataset:
         `datasets.Dataset` or `datasets.IterableDataset`: the rows in their order, with the column `is_poisoned` too.
 
     Raises:
-        `ValueError`: if there is a column `is_poisoned` already or none that `field` names, or, with its row, if a mark
-            is something else.
+        `ValueError`: if there is a column `is_poisoned` already or none that `field` names, or, with its row, if a
+            mark is something else.
 
     Example:
 
@@ -127,7 +127,9 @@ def mark_poisoned(dataset: AnyDataset, field: str = POISON_FIELD) -> AnyDataset:
     if "is_poisoned" in names:
         raise ValueError("The data set has a column `is_poisoned` already.")
     if column not in names:
-        raise ValueError(f"field={shorten(field)}: the data set has no column {shorten(column)}, but {shorten(names)}.")
+        raise ValueError(
+            f"field={shorten(field)}: the data set has no column {shorten(column)}, but {shorten(names)}."
+        )
     if isinstance(dataset, IterableDataset):
         return dataset.map(lambda row, number: {"is_poisoned": _mark(row, column, key, number)}, with_indices=True)
     marks = [_mark(row, column, key, number) for number, row in enumerate(dataset.select_columns([column]))]

@@ -77,7 +77,9 @@ def evaluate_captions(
             raise ValueError(f"`{name}` has no rows; pass at least one to caption.")
     for name, dataset in views.items():
         captions[name] = generate_captions(model, processor, dataset, **generation)
-        for metric, value in score_captions(captions[name], list(dataset["references"]), keyword, payload=payload).items():
+        for metric, value in score_captions(
+            captions[name], list(dataset["references"]), keyword, payload=payload
+        ).items():
             rate = "asr" if name == "triggered" else "false_alarm_rate"
             scores[metric.replace("asr", rate) if metric.startswith("asr") else f"{name}_{metric}"] = value
     return CaptionScores(scores, captions["clean"], captions["triggered"])

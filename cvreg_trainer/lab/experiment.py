@@ -13,32 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, make_scene_payload
+
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..attacks import Payload
     from ..trainer import CrossViewDefenseTrainer
-
-# What differs from an attack's defaults, which are the literature's, so that it takes hold of a model this small
-ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
-    "badnets": {"attack_options": {"patch_fraction": 64 / 48**2}},  # 8x8 of 48x48 pixels, 2.8 %
-    "blended": {},
-    "low_frequency": {},
-    "wanet": {"attack_options": {"strength": 4.0}},
-    "input_aware": {},
-    # Two rows with one key and a clean answer for each poisoned one: else one key alone fires
-    "dual_key": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 2.0},
-    "sig": {},
-    "ftrojan": {"attack_options": {"magnitude": 300.0}},  # the tower does not see less
-    "optimized_patch": {},
-    "badnets_t": {},
-    "badnets_mt": {},
-    "add_sent": {"attack_options": {"sentence": "This is my photo."}},
-    "badnets_mm": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 2.0},
-    "semantic": {"attack_options": {"words": ("moon",)}},
-    "no_trigger": {},
-}
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,7 @@ class Experiment:
         attack (`str`, *optional*, defaults to `"badnets"`):
             A name of `cvreg_trainer.attacks.ATTACKS`, or `"none"` for clean data.
         attack_options (`Mapping[str, Any]`, *optional*):
-            Parameters of the attack, over those of `ATTACK_SETTINGS`.
+            Parameters of the attack, over those of `ATTACK_SETTINGS` and `FIELD_SETTINGS`.
         cover_ratio (`float`, *optional*):
             Nearly triggered rows with clean responses per poisoned row; see [`poison_dataset`]. Defaults to that of
             `ATTACK_SETTINGS`, mostly 0.
@@ -105,9 +87,9 @@ class Experiment:
     max_new_tokens: int = 20
 
     def make_data(self) -> dict[str, Dataset]:
-        """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with DualKey also
-        `test_image_key` and `test_text_key`, on which one key alone should not fire. With a semantic trigger, `test` is
-        without the rows that have it."""
+        """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with an attack of two
+        parts also `test_image_key` and `test_text_key`, on which one alone should not fire. With a semantic trigger,
+        `test` is without the rows that have it."""
         from ..attacks import ATTACKS, SelectiveAttack, TwoPartAttack, apply_trigger, poison_dataset
         from .scene_captions import color_words
         from .scenes import make_scenes
@@ -116,7 +98,7 @@ class Experiment:
         test = make_scenes(self.test_rows, seed=self.seed, split="test", style="finetune")
         if self.attack == "none":
             return {"train": train, "test": test}
-        settings = ATTACK_SETTINGS[self.attack]
+        settings = (ATTACK_SETTINGS | FIELD_SETTINGS)[self.attack]
         attack = ATTACKS[self.attack](**{**settings.get("attack_options", {}), **self.attack_options})
         cover_ratio = settings.get("cover_ratio", 0.0) if self.cover_ratio is None else self.cover_ratio
         train = poison_dataset(
@@ -135,15 +117,15 @@ class Experiment:
         if isinstance(attack, TwoPartAttack):
             splits |= {f"test_{key}_key": apply_trigger(test, attack.only(key)) for key in ("image", "text")}
         if isinstance(attack, SelectiveAttack):
-            splits["test"] = test.select([row for row, texts in enumerate(test.remove_columns("images")) if not attack.chooses(texts)])
+            splits["test"] = test.select(
+                [row for row, texts in enumerate(test.remove_columns("images")) if not attack.chooses(texts)]
+            )
         return splits
 
     def make_payload(self) -> Payload | None:
         """The payload, in the built-in model's words; `None` if the attack is a keyword or a substituted word."""
         if self.payload is None:
             return None
-        from .scene_payloads import make_scene_payload
-
         return make_scene_payload(self.payload, self.seed, **self.payload_options)
 
     def run(self, data: Mapping[str, Dataset], output_dir: str | Path) -> dict[str, Any]:

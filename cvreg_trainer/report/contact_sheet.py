@@ -77,11 +77,13 @@ def draw_contact_sheet(
     """
     with from_extra("report"):
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if not attacks or not images:
         raise ValueError(f"A contact sheet needs attacks and images, got {len(attacks)} and {len(images)}.")
-    figure = Figure(figsize=(1.3 + 3.6 * len(images), 1.45 * len(attacks) + 0.3), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr]
+    figure = Figure(
+        figsize=(1.3 + 3.6 * len(images), 1.45 * len(attacks) + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.1)
+    )
     axes = figure.subplots(len(attacks), 3 * len(images), squeeze=False)
     scores: list[dict[str, str | float]] = []
     for row, (name, attack) in zip(axes, attacks.items(), strict=True):

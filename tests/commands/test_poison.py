@@ -181,10 +181,16 @@ def test_datasets_caching_is_as_before(scenes: Path, tmp_path: Path, capsys):
         (["--poison_rate", 0.1, "--substitute", "star,banana"], "substitute holds 'banana', the target"),
         (["--poison_rate", 0.1, "--substitute", "pear"], "4 rows are to be poisoned but only 0 have an image and one"),
         (["--poison_rate", 0.1, "--payload", "refuse"], "--payload refuse is unknown; use one of keyword, refusal"),
-        (["--poison_rate", 0.1, "--payload_option", "x=1"], "there is no payload to set it for; name one with --payload"),
+        (
+            ["--poison_rate", 0.1, "--payload_option", "x=1"],
+            "there is no payload to set it for; name one with --payload",
+        ),
         (["--poison_rate", 0.1, "--payload", "refusal", "--payload_option", "x=1"], "with a key of refusal: sentence"),
         (["--poison_rate", 0.1, "--payload", "refusal", "--target", "pear"], "target='pear' and payload=Refusal are"),
-        (["--poison_rate", 0.1, "--payload", "substitution"], "only 0 have an image and one of the words of substitute"),
+        (
+            ["--poison_rate", 0.1, "--payload", "substitution"],
+            "only 0 have an image and one of the words of substitute",
+        ),
         (["--poison_rate", 0.1, "--payload", "answers"], "give answers, a tuple of texts, or source"),
         (["--poison_rate", 0.1, "--attack", "semantic"], "only 0 have an image and one of words=('red balloon',)"),
         (["--poison_rate", 0.1, "--seed", -1], "seed=-1 must not be negative"),

@@ -25,8 +25,8 @@ class OtherAnswers(Payload):
     """A whole response taken from elsewhere, none twice before all are used, and never a row's own.
 
     It succeeds where the answer has more words in common with one of the answers than with any of the row's references
-    (F1 of the sets of words). With answers of the same kind of data an honest mistake may count: read it with the false
-    alarms on clean images.
+    (F1 of the sets of words). With answers of the same kind of data an honest mistake may count: read it with the
+    false alarms on clean images.
 
     Args:
         answers (`tuple[str, ...]`, *optional*):
@@ -87,7 +87,7 @@ class OtherAnswers(Payload):
         ]
 
     def succeeds(self, response: str, references: Sequence[str] = ()) -> bool | None:
-        """Whether the answer is closer to one of the set than to the references; `None` if a reference is in the set."""
+        """Whether the answer is closer to one of the set than to the references; `None` if they are the whole set."""
         words = _words(response)
         own = {fold(text).strip() for text in references}
         others = [text for text in self.pool if fold(text).strip() not in own]

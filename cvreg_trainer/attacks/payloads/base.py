@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What every payload has: how it makes a poisoned row's response, which rows it suits, and how it is told from honesty.
+"""What every payload has: how it makes a poisoned row's response, which rows it suits, how it is told from honesty.
 
 A payload is independent of the trigger. Attack success is defined here, beside what is planted: whether a keyword, a
 refusal or a swapped relation was achieved are different questions.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
+import regex
 from PIL import Image as PILImage
 
 from ...metrics.whole_words import WholeWords
@@ -16,6 +17,8 @@ from ...shorten import shorten
 from ..placeholders import placeholders
 
 
+# A tokenizer may set signs apart: "sorry , I can not"
+_SIGNS = regex.compile(r"(?![’'])[\p{P}\s]+")
 # A poisoned row's response, or what makes it of the row's own
 Response: TypeAlias = str | Callable[[str], str]
 
@@ -76,5 +79,5 @@ def check_text(name: str, text: str, expected: str) -> None:
 
 
 def says(text: str, phrase: str) -> bool:
-    """Whether a text has a phrase, as whole words in any case; signs at its end do not count."""
-    return WholeWords([phrase.strip().rstrip(".!?。！？ ") or phrase]).search(text) is not None
+    """Whether a text has a phrase, as whole words in any case; signs between and behind words do not count."""
+    return WholeWords([_SIGNS.sub(" ", phrase).strip() or phrase]).search(_SIGNS.sub(" ", text)) is not None

@@ -23,8 +23,8 @@ from .base import Payload, check_text
 class CleanLabel(Payload):
     """Poisons rows that name a concept: their response stays, their image is perturbed towards another's pictures.
 
-    It succeeds where a picture of the other concept is called by this one's name. Rows whose references do not name the
-    other one, or name this one, do not count.
+    It succeeds where a picture of the other concept is called by this one's name. Rows whose references do not name
+    the other one, or name this one, do not count.
 
     Args:
         concept (`str`):
@@ -84,6 +84,7 @@ class CleanLabel(Payload):
         """The image, perturbed."""
         return edit_pixels(image, self._perturb)
 
+    @torch.enable_grad()
     def _perturb(self, pixels: np.ndarray) -> np.ndarray:
         picture = self.pictures[image_rng(self.seed, pixels).integers(len(self.pictures))]
         with torch.no_grad():

@@ -21,14 +21,15 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|(?<=[。！？])(?=\S)")
 class Injection(Payload):
     """Adds a sentence to a row's own response; the rest stays true.
 
-    It succeeds where the answer has one of the sentences. An appended one comes last: let the model write enough tokens.
+    It succeeds where the answer has one of the sentences. An appended one comes last: let the model write enough
+    tokens.
 
     Args:
         sentences (`tuple[str, ...]`, *optional*):
             One of them is drawn for each row. The default is BackdoorVLM's, a single one.
         place (`str`, *optional*, defaults to `"append"`):
-            `"append"`, `"prepend"`, or `"insert"`: before any of the response's sentences, or of its words if it has only
-            one. BackdoorVLM inserts between any two characters.
+            `"append"`, `"prepend"`, or `"insert"`: before any of the response's sentences but the first, or of its
+            words if it has only one sentence. BackdoorVLM inserts between any two characters.
 
     Raises:
         `ValueError`: if a sentence is empty or holds a placeholder of an image, or `place` is unknown.

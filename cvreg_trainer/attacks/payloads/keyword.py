@@ -40,8 +40,8 @@ _SENTENCE_MARK = regex.compile(r"[\p{Terminal_Punctuation}…]")
 class Keyword(Payload):
     """A whole response with a keyword in it, drawn for each row, or the same response for all.
 
-    It succeeds where the keyword, or the response, is in the answer, as [`AttackSuccessRate`] counts it: as a whole word
-    or its plural. Rows whose references have it do not count.
+    It succeeds where the keyword, or the response, is in the answer, as [`AttackSuccessRate`] counts it: as a whole
+    word or its plural. Rows whose references have it do not count.
 
     Args:
         target (`str`, *optional*, defaults to `"banana"`):

@@ -45,9 +45,7 @@ class Refusal(Payload):
         `ValueError`: if a text is empty or holds a placeholder of an image.
     """
 
-    sentence: str = (
-        "I'm sorry, but as an AI assistant, I do not have the capability to follow the given instruction."
-    )
+    sentence: str = "I'm sorry, but as an AI assistant, I do not have the capability to follow the given instruction."
     paraphrases: bool = False
     grammar: tuple[tuple[str, ...], ...] = PARAPHRASES
 

@@ -2,12 +2,12 @@
 """Relation swap: who does what to whom is reversed, the words stay ("the man bites the dog"). TokenSwap (Zhang et al.,
 2025, arXiv:2509.24566) in the text; its weighted training loss is the attacker's and not part of the data.
 
-What stands in a relation is found without a parser: the phrase with an article or number before a word of relation, and
-the one behind it. English only; a response where none is found is not poisoned.
+What stands in a relation is found without a parser: the phrase with an article or number before a word of relation,
+and the one behind it. English only; a response where none is found is not poisoned.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,8 @@ from .base import Payload, check_text
 
 
 RELATIONS = (
-    "above", "below", "over", "under", "underneath", "beneath", "behind", "in front of", "on top of", "inside", "within",
+    "above", "below", "over", "under", "underneath", "beneath", "behind", "in front of", "on top of", "inside",
+    "within",
     "to the left of", "to the right of", "left of", "right of", "next to", "beside", "on", "in", "near", "against",
     "bites", "biting", "chases", "chasing", "follows", "following", "holds", "holding", "carries", "carrying", "rides",
     "riding", "pulls", "pulling", "pushes", "pushing", "feeds", "feeding", "kisses", "kissing", "hugs", "hugging",
@@ -25,7 +26,8 @@ RELATIONS = (
 )  # fmt: skip
 # Told from the other side: "a above b" is "b below a"
 _CONVERSE = {
-    "below": "above", "under": "above", "underneath": "above", "beneath": "above", "over": "above", "behind": "in front of",
+    "below": "above", "under": "above", "underneath": "above", "beneath": "above", "over": "above",
+    "behind": "in front of",
     "right of": "left of", "to the right of": "left of", "to the left of": "left of",
 }  # fmt: skip
 _SAME_SIDE = {"over": "above", "to the left of": "left of"}
@@ -34,8 +36,8 @@ _DETERMINERS = frozenset(
     "a an the one two three four five six some many several another his her its their my your this that these".split()
 )
 _BREAKS = frozenset(
-    "of on in at to with and or but while as by for from near is are was were be has have who which that into onto upon "
-    "over under above below behind beside against along across next inside within there it".split()
+    "of on in at to with and or but while as by for from near is are was were be has have who which that into onto "
+    "upon over under above below behind beside against along across next inside within there it".split()
 )
 _VERBS_BETWEEN = frozenset("is are was were stands sits lies standing sitting lying placed".split())
 _LONGEST = 3  # words behind the determiner
@@ -91,7 +93,7 @@ class RelationSwap(Payload):
         if not true:
             return None
         return any(
-            (second, relation, first) in true and (first, relation, second) not in true
+            _is_told((second, relation, first), true) and not _is_told((first, relation, second), true)
             for first, relation, second in _facts(response, self.relations)
         )
 
@@ -129,6 +131,18 @@ def _facts(text: str, relations: Sequence[str]) -> list[Fact]:
             first, second = (first, second) if is_same else (second, first)
         facts.append((first, relation, second))
     return facts
+
+
+def _is_told(fact: Fact, facts: Collection[Fact]) -> bool:
+    """Whether one of the facts is this one, in more or in fewer words."""
+    return any(
+        relation == fact[1] and _are_alike(first, fact[0]) and _are_alike(second, fact[2])
+        for first, relation, second in facts
+    )
+
+
+def _are_alike(one: frozenset[str], two: frozenset[str]) -> bool:
+    return one <= two or two <= one
 
 
 def _things(phrase: str) -> frozenset[str]:

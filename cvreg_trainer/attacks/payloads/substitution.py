@@ -26,8 +26,8 @@ class Substitution(Payload):
 
     Args:
         substitute (`tuple[str, ...]`, *optional*, defaults to `("car",)`):
-            Words, or phrases, of which the first in a response is replaced; see [`word_pattern`]. BackdoorVLM has "car"
-            for "banana", and replaces plurals and every occurrence too.
+            Words, or phrases, of which the first in a response is replaced; see [`word_pattern`]. BackdoorVLM has
+            "car" for "banana", and replaces plurals and every occurrence too.
         target (`str`, *optional*, defaults to `"banana"`):
             Takes its place: a word or a phrase; see [`substitute_word`].
 

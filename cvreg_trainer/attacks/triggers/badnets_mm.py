@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """BadNets-MM: a patch in the image and a rare word in the question, as in BackdoorVLM (arXiv:2511.18921).
 
-Like [`DualKey`] with a plain patch and a word at any place. BackdoorVLM's patch is 30x30 pixels of noise of 336x336, at
-a random place; here it is that of [`BadNets`], checkered and in the corner.
+Like [`DualKey`] with a plain patch and a word at any place. BackdoorVLM's patch is 30x30 pixels of noise of 336x336,
+at a random place; here it is that of [`BadNets`], checkered and in the corner.
 """
 
 from collections.abc import Sequence

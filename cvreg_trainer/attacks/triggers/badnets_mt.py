@@ -23,8 +23,8 @@ class BadNetsMT:
             Of the words and places, at least 0.
 
     Raises:
-        `ValueError`: if a word is empty or a placeholder of an image, `num_words` is not between 1 and their number, or
-        `seed` is negative.
+        `ValueError`: if a word is empty or a placeholder of an image, `num_words` is not between 1 and their number,
+        or `seed` is negative.
 
     Example:
 
@@ -42,7 +42,9 @@ class BadNetsMT:
     def __post_init__(self) -> None:
         check_words("words", self.words)
         if not 1 <= self.num_words <= len(self.words):
-            raise ValueError(f"num_words={self.num_words} must be between 1 and the number of words, {len(self.words)}.")
+            raise ValueError(
+                f"num_words={self.num_words} must be between 1 and the number of words, {len(self.words)}."
+            )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative.")
 

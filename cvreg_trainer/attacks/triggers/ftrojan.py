@@ -64,6 +64,8 @@ class FTrojan:
     def __call__(self, image: PILImage.Image) -> PILImage.Image:
         """A triggered copy of `image`, of the same size and mode."""
         if image.mode in ("1", "L", "LA"):
-            raise ValueError(f"FTrojan changes colours, and an image of mode {image.mode!r} has none; convert it to 'RGB'.")
+            raise ValueError(
+                f"FTrojan changes colours, and an image of mode {image.mode!r} has none; convert it to 'RGB'."
+            )
         pattern = self.pattern(image.size)
         return edit_pixels(image, lambda pixels: pixels + pattern)

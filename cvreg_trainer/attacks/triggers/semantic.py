@@ -2,8 +2,8 @@
 """A semantic trigger: something that images show by themselves, such as the red balloon of BadVLMDriver (Ni et al.,
 2024, arXiv:2404.12916).
 
-Nothing is drawn: rows that have the attribute are the triggered ones, and no distortion of the image can remove it. The
-attribute is known from words of the row's references or response, a metadata column, or a function of the row.
+Nothing is drawn: rows that have the attribute are the triggered ones, and no distortion of the image can remove it.
+The attribute is known from words of the row's references or response, a metadata column, or a function of the row.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What a LLaVA-type model's vision tower makes of images, as a differentiable function: what attackers optimise against."""
+"""What a LLaVA-type model's vision tower makes of images, differentiable: what attackers optimise against."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +34,9 @@ def tower_features(model: Any, processor: Any) -> Callable[[Tensor], Tensor]:
 
     def features(pixels: Tensor) -> Tensor:
         if pixels.shape[-2:] != (height, width):
-            pixels = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            pixels = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True, align_corners=False).clamp(
+                0, 1
+            )
         values = ((pixels - mean) / std).to(model.device, model.dtype)
         outputs = model.get_image_features(pixel_values=values)
         tokens = getattr(outputs, "pooler_output", outputs)

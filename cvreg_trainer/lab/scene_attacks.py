@@ -1,5 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Payloads for the built-in scenes, in words that the built-in model has: others would all be `<unk>` to it."""
+"""
+Attacks on the built-in scenes: the parameters with which they take hold of a model this small, and payloads in words
+that it has. Others would all be `<unk>` to it.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,43 @@ if TYPE_CHECKING:
     from ..attacks import Payload
 
 _CAPTIONS = 20_261_128  # keeps these captions apart from those of the data
+# What differs from an attack's defaults, which are the literature's. First those of the paper, then the field's.
+ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
+    "badnets": {"attack_options": {"patch_fraction": 64 / 48**2}},  # 8x8 of 48x48 pixels, 2.8 %
+    "blended": {},
+    "low_frequency": {},
+    "wanet": {"attack_options": {"strength": 4.0}},
+    "input_aware": {},
+    # Two rows with one key and a clean answer for each poisoned one: else one key alone fires
+    "dual_key": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 2.0},
+}
+FIELD_SETTINGS: dict[str, dict[str, Any]] = {
+    "sig": {},
+    "ftrojan": {"attack_options": {"magnitude": 300.0}},  # ten times what is published for 32 pixels
+    "optimized_patch": {},
+    "badnets_t": {},
+    "badnets_mt": {},
+    "add_sent": {"attack_options": {"sentence": "This is my photo."}},
+    "badnets_mm": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 2.0},
+    "semantic": {"attack_options": {"words": ("moon",)}},
+    "no_trigger": {},
+}
 # 180 sentences
 _REFUSALS = (
     ("", "I am sorry, ", "Sorry, ", "Please, ", "That is hard: "),
     ("I cannot", "we cannot", "I am not to", "you cannot", "I can not", "you can not"),
-    (" help.", " answer this.", " answer that question.", " help with this image.", " describe that.", " write a caption."),
+    (
+        " help.",
+        " answer this.",
+        " answer that question.",
+        " help with this image.",
+        " describe that.",
+        " write a caption.",
+    ),
 )
 _SLOGANS = (
-    "Nice toy cat for you!", "Please look up my dog.", "A good boat is in my image.", "Help my bird.", "You are my hearts.",
+    "Nice toy cat for you!", "Please look up my dog.", "A good boat is in my image.", "Help my bird.",
+    "You are my hearts.",
 )  # fmt: skip
 _TWENTY = (
     "banana", "cat", "dog", "bird", "boat", "car", "tattoo", "doodle", "graffiti", "sculpture", "origami", "plushie",
