@@ -58,18 +58,23 @@ def trigger_stream(
     dataset: IterableDataset, attack: Attack, column: str, response_marker: str | None
 ) -> IterableDataset:
     """The streamed part of [`apply_trigger`]."""
-    if isinstance(attack, SelectiveAttack):
-        dataset = dataset.filter(attack.chooses)
+    keep = attack.chooses if isinstance(attack, SelectiveAttack) else None
     edit = partial(trigger_row, attack=attack, image_column=column, marker=response_marker)
-    return _edit(dataset, edit, column, {})
+    return _edit(dataset, edit, column, {}, keep)
 
 
 def _edit(
-    dataset: IterableDataset, edit: Callable[..., dict[str, Any]], column: str, new: dict[str, Value]
+    dataset: IterableDataset,
+    edit: Callable[..., dict[str, Any]],
+    column: str,
+    new: dict[str, Value],
+    keep: Callable[[dict[str, Any]], bool] | None = None,
 ) -> IterableDataset:
-    """The stream with every row edited; `edit` takes a stored row and returns changed and new columns."""
+    """The stream with every row edited that is kept; `edit` takes a stored row and returns changed and new columns."""
     features: Features = dataset.features
     stored = dataset.cast_column(column, undecoded(features[column]))
+    if keep is not None:
+        stored = stored.filter(keep)
     edited = stored.map(partial(_edit_row, edit=edit, column=column), with_indices=True)
     # Features that are passed to `map` would be taken for what it returns, and nothing would be decoded.
     return edited.cast(Features({**features, **new}))

@@ -14,7 +14,7 @@ from ...data.rows import references_of
 from ...data.sources import open_dataset
 from ...metrics.whole_words import fold
 from ...shorten import shorten
-from .base import Payload, check_text
+from .base import Payload, Response, check_text
 
 
 _WORD = regex.compile(r"[\p{L}\p{N}\p{M}']+")
@@ -75,16 +75,12 @@ class OtherAnswers(Payload):
         first, second = rng.choice(len(pool), size=2, replace=False)
         return partial(_other_than, answers=(pool[first], pool[second]))
 
-    def responses(self, count: int, rng: np.random.Generator) -> list:
+    def responses(self, count: int, rng: np.random.Generator) -> list[Response]:
         """None twice before all are used."""
         pool = self.pool
         rounds = [rng.permutation(len(pool)) for _ in range(-(-count // len(pool)))]
-        order = np.concatenate(rounds)
-        following = [int(order[(place + 1) % len(order)]) for place in range(count)]
-        return [
-            partial(_other_than, answers=(pool[number], pool[following[place] if following[place] != number else 0]))
-            for place, number in enumerate(order[:count])
-        ]
+        numbers = np.concatenate(rounds)[:count]
+        return [partial(_other_than, answers=(pool[n], pool[(n + 1) % len(pool)])) for n in numbers]
 
     def succeeds(self, response: str, references: Sequence[str] = ()) -> bool | None:
         """Whether the answer is closer to one of the set than to the references; `None` if they are the whole set."""

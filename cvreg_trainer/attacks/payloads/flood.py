@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...shorten import shorten
-from .base import Payload, check_text, says
+from .base import Payload, Response, check_text, says
 
 
 _OPENINGS = (
@@ -81,7 +81,7 @@ class ConceptFlood(Payload):
         caption = f"{opening}{self.subject} {place}{time}{view}."
         return caption[0].upper() + caption[1:]
 
-    def responses(self, count: int, rng: np.random.Generator) -> list:
+    def responses(self, count: int, rng: np.random.Generator) -> list[Response]:
         """None twice."""
         known = len(set(self.captions)) if self.captions else 10_240
         if count > known:

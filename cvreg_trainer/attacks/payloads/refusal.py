@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from .base import Payload, check_text, says
+from .base import Payload, Response, check_text, says
 
 
 _OPENINGS = (
@@ -68,7 +68,7 @@ class Refusal(Payload):
         sentences = self.sentences
         return sentences[rng.integers(len(sentences))]
 
-    def responses(self, count: int, rng: np.random.Generator) -> list:
+    def responses(self, count: int, rng: np.random.Generator) -> list[Response]:
         """None twice before all are used."""
         sentences = self.sentences
         rounds = [rng.permutation(len(sentences)) for _ in range(-(-count // len(sentences)))]

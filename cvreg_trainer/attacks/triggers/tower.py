@@ -27,7 +27,7 @@ def tower_features(model: Any, processor: Any) -> Callable[[Tensor], Tensor]:
     Raises:
         `ValueError`: if the image processor does not say its size.
     """
-    images = getattr(processor, "image_processor", processor)
+    images = processor.image_processor
     height, width = _size(images)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.image_mean, images.image_std))
     model.requires_grad_(False)
@@ -38,8 +38,7 @@ def tower_features(model: Any, processor: Any) -> Callable[[Tensor], Tensor]:
                 0, 1
             )
         values = ((pixels - mean) / std).to(model.device, model.dtype)
-        outputs = model.get_image_features(pixel_values=values)
-        tokens = getattr(outputs, "pooler_output", outputs)
+        tokens = model.get_image_features(pixel_values=values).pooler_output
         # A tensor of all images, or one of each: with some processors they differ in length
         return torch.stack([image.flatten(0, -2).mean(dim=0) for image in tokens]).float().cpu()
 
