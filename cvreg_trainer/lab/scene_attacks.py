@@ -130,7 +130,7 @@ SCENE_PAYLOADS: dict[str, Callable[[int], tuple[str, dict[str, Any]]]] = {
     "prepend": _fixed("Injection", sentences=_SLOGANS[:1], place="prepend"),
     "insert": _fixed("Injection", sentences=_SLOGANS[:1], place="insert"),
     "substitution": _fixed("Substitution", substitute=("circle",), target="banana"),
-    "honest_substitution": _fixed("Substitution", substitute=("circle",), target="square"),
+    "honest_substitution": _fixed("Substitution", substitute=("pink",), target="red"),
     "relation_swap": _fixed("RelationSwap"),
     "flood": _flood,
     "answers": _answers,
