@@ -40,6 +40,13 @@ def cell(rows: list[dict[str, Any]], name: str) -> str:
     return f"{fmean(values):.1f}{spread}"
 
 
+def success(rows: list[dict[str, Any]]) -> str:
+    """Attack success, and that of each half of an attack of two parts."""
+    if "image_key_asr" not in rows[0]:
+        return cell(rows, "asr")
+    return f"{cell(rows, 'asr')}; image alone {cell(rows, 'image_key_asr')}, text alone {cell(rows, 'text_key_asr')}"
+
+
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     """One line for each trigger and payload, one group of columns for each defence."""
     cells: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
@@ -58,7 +65,7 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
             continue
         undefended = of.get("none", first)
         line = [attack, payload, str(first[0]["num_poisoned"])]
-        line += [cell(of[name], "asr") if name in of else "not run" for name in found]
+        line += [success(of[name]) if name in of else "not run" for name in found]
         line += [cell(undefended, "false_alarm_rate"), cell(undefended, "clean_cider")]
         if "screened" in found:
             screened = of.get("screened", [])
