@@ -22,11 +22,11 @@ HEAD = """# Triggers and payloads on the built-in scenes
 Written by `benchmarks/scenes_report.py` from `benchmarks/results/scenes_grid.jsonl`, the rows of
 `benchmarks/scenes_grid.py`. The built-in model of one million parameters, 2,000 scenes of which {rate} are poisoned,
 three epochs; captions of {test} test scenes, greedy. Seeds: {seeds}; the mean where there are several, and the
-bootstrap interval over the images where there is one. What success is differs by payload:
-[triggers and payloads](attacks.md#payloads). Cells that are not here were not run.
+bootstrap interval over the images where there is one. What success is differs by payload: [triggers and
+payloads](attacks.md#payloads). Cells that are not here were not run.
 
-A rate of success says something only where it is far above the false alarms on clean images, and a defence's only
-where the attack takes hold without it.
+A rate of success says something only where it is far above the false alarms on clean images, and that of a defence
+only where the attack takes hold without it.
 """
 
 
@@ -38,6 +38,13 @@ def cell(rows: list[dict[str, Any]], name: str) -> str:
     interval = rows[0].get(f"{name}_interval")
     spread = f" ({interval[0]:.0f} to {interval[1]:.0f})" if len(rows) == 1 and interval else ""
     return f"{fmean(values):.1f}{spread}"
+
+
+def success(rows: list[dict[str, Any]]) -> str:
+    """Attack success, and that of each half of an attack of two parts."""
+    if "image_key_asr" not in rows[0]:
+        return cell(rows, "asr")
+    return f"{cell(rows, 'asr')}; image alone {cell(rows, 'image_key_asr')}, text alone {cell(rows, 'text_key_asr')}"
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -58,7 +65,7 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
             continue
         undefended = of.get("none", first)
         line = [attack, payload, str(first[0]["num_poisoned"])]
-        line += [cell(of[name], "asr") if name in of else "not run" for name in found]
+        line += [success(of[name]) if name in of else "not run" for name in found]
         line += [cell(undefended, "false_alarm_rate"), cell(undefended, "clean_cider")]
         if "screened" in found:
             screened = of.get("screened", [])
