@@ -74,7 +74,7 @@ def test_a_file_gives_back_the_same_audit(tmp_path):
     assert Audit.from_parquet(tmp_path / "audit.parquet") == audit
 
     table = pq.read_table(tmp_path / "audit.parquet")
-    names = "rank row suspicion is_flagged reason prompt response response_nll word_surprise tokens".split()
+    names = "rank row suspicion is_flagged reason prompt response source response_nll word_surprise tokens".split()
     assert table.column_names == names
     assert table["rank"].to_pylist() == [1, 2, 3] and table["row"].to_pylist() == [0, 1, 2]
     assert table["tokens"][1].as_py()[2] == {"piece": " banana", "surprise": 9.4}
