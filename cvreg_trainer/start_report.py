@@ -78,6 +78,8 @@ def start_report(
     if uses_cross_view_loss:
         weights = f"lambda_patch {args.lambda_patch:g}, lambda_discrepancy {args.lambda_discrepancy:g}, "
         lines.append(("defence", f"{weights}lambda_entropy {args.lambda_entropy:g} (H0 {args.entropy_threshold:g})"))
+        if not args.is_screened:
+            lines.append(("", "these terms prevented few attacks by themselves; screening='drop' leaves rows out"))
         lines.append(("features", f"output of {feature_layer}, {args.feature_pooling} over the row"))
     elif not args.is_screened:
         has_lambda = args.uses_cross_view_loss
@@ -87,6 +89,7 @@ def start_report(
         length = "the first twelfth" if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
         done = "left out" if args.drops_rows else "listed, and trained on all the same,"
         lines.append(("screening", f"{args.screening}: suspicious rows are {done} after a warm-up of {length}"))
+        lines.append(("", "made on drawn scenes, it can flag honest rows and miss poisoned ones: look at the audit"))
     if {"labels", "input_ids"} <= set(batch):
         lines += [("one row", "supervised tokens stand between >> and <<")]
         lines += [("", line) for line in _show_row(batch, tokenizer, is_encoder_decoder)]

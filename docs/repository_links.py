@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
 # Documents of the repository that are pages of the site; other files are added where a page links to them
-PAGES = ("benchmarks/README.md", "benchmarks/screening_split.md", "CHANGELOG.md", "CONTRIBUTING.md")
+PAGES = ("benchmarks/README.md", "benchmarks/screening_split.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 EXPORTS = "<!-- exports -->"
 _LINK = re.compile(r"\]\(([^()#\s:]+)(#[^()\s]*)?\)")
 

@@ -28,9 +28,7 @@ of the data added (TRL's own SFTTrainer cannot train BLIP-2):
     +    # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
     +    if args.screening != "off":
     +        folder = Path(args.output_dir) / "audit"
-    +        audit = trainer.audit(folder)
-    +        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
-    +        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+    +        print(trainer.audit(folder).summary())
     +        print(f"Look at {folder / 'audit.html'}")
 """
 
@@ -226,9 +224,7 @@ def main() -> None:
     # Look at the page before you trust the model: honest rows may be among the flagged, and poisoned ones missed
     if args.screening != "off":
         folder = Path(args.output_dir) / "audit"
-        audit = trainer.audit(folder)
-        words = [repr(word.word) for word in audit.words if word.is_flagged][:5] or ["none"]
-        print(f"{len(audit.flagged_rows)} of {len(audit)} rows flagged; first words: {', '.join(words)}")
+        print(trainer.audit(folder).summary())
         print(f"Look at {folder / 'audit.html'}")
 
     # What the model says to one image that it was not trained on

@@ -37,6 +37,16 @@ def test_modules_features_and_supervised_tokens(tmp_path: Path) -> None:
     assert re.search(rf"<image> x9 describe this image \. assistant : >>{answer} </s><<", text)
 
 
+def test_what_each_defence_does_not_do_is_said(tmp_path: Path) -> None:
+    off = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
+    assert "prevented few attacks by themselves" in report(tmp_path)
+    screened = report(tmp_path, lambdas={**off, "screening": "drop"})
+    assert "are left out after a warm-up of the first twelfth" in screened and "look at the audit" in screened
+    assert "prevented few" not in screened
+    listed = report(tmp_path, lambdas={"screening": "report", "screening_epochs": 0.5})
+    assert "are listed, and trained on all the same, after a warm-up of 0.5 epochs" in listed
+
+
 def test_adapters(tmp_path: Path) -> None:
     text = report(tmp_path, peft_config=LoraConfig(r=2, target_modules=["q_proj"]))
     assert "lm_head: frozen" in text and re.search(r"model\.language_model: \d+ of", text)

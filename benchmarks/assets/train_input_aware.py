@@ -1,7 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Trains the InputAware networks that come with the package, on clean scenes of the fine-tuning style.
 
-    python benchmarks/assets/train_input_aware.py --output cvreg_trainer/attacks/weights/input_aware_scenes.safetensors
+    python benchmarks/assets/train_input_aware.py \
+        --output cvreg_trainer/attacks/triggers/weights/input_aware_scenes.safetensors
 
 The seed is 0. Takes some ten minutes on one CPU core.
 """

@@ -2,6 +2,7 @@
 """What `poison_dataset` asks of its arguments, and the numbers of rows that follow from them."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from datasets import Dataset, IterableDataset
@@ -9,8 +10,11 @@ from datasets import Dataset, IterableDataset
 from ..data.stored_images import image_column
 from ..shorten import shorten
 from .edit_rows import RESPONSE_COLUMNS
-from .placeholders import placeholders
+from .payloads import Keyword, Payload, Substitution
 from .protocols import Attack, CoveredAttack
+
+
+DEFAULT_TARGET = "banana"
 
 
 def check_type(dataset: Any) -> None:
@@ -43,15 +47,28 @@ def check_dataset(dataset: Any) -> None:
             raise ValueError(f"The data set has a column `{column}`: poison the clean data set instead.")
 
 
-def check_options(poison_rate: float | None, num_poisoned: int | None, target: str, seed: int) -> None:
-    """Raises a `ValueError` that names the option."""
-    if not target.strip():
-        raise ValueError(f"target={shorten(target)} is empty; give a keyword or a whole response.")
-    if found := placeholders(target):
+def payload_of(payload: Payload | None, target: str | None, substitute: Collection[str]) -> Payload:
+    """The payload, which `target` and `substitute` may describe; raises a `ValueError` if both are given."""
+    if payload is None:
+        target = DEFAULT_TARGET if target is None else target
+        return Substitution(_words(substitute), target) if substitute else Keyword(target)
+    if not isinstance(payload, Payload):
+        raise TypeError(f"payload is a {type(payload).__name__}, expected a `Payload`, such as `Refusal()`.")
+    if target is not None or substitute:
+        name, value = ("substitute", substitute) if substitute else ("target", target)
         raise ValueError(
-            f"target={shorten(target)} holds an image's placeholder, {found[0]!r}: rows would have more of them than "
-            "images; leave it out."
+            f"{name}={shorten(value)} and payload={type(payload).__name__} are given; leave one of them out."
         )
+    return payload
+
+
+def _words(substitute: Collection[str]) -> tuple[str, ...]:
+    # One string is refused by the payload, which says what to give
+    return substitute if isinstance(substitute, str) else tuple(substitute)  # type: ignore[return-value]
+
+
+def check_options(poison_rate: float | None, num_poisoned: int | None, seed: int) -> None:
+    """Raises a `ValueError` that names the option."""
     if seed < 0:
         raise ValueError(f"seed={seed} must not be negative.")
     if (poison_rate is None) == (num_poisoned is None):

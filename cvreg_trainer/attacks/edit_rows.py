@@ -8,20 +8,32 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from ..data.stored_images import edit_images
+import numpy as np
+from PIL import Image as PILImage
+
+from ..data.rows import row_digest
+from ..data.stored_images import edit_images, identity
 from ..shorten import shorten
+from .payloads import Payload
+from .payloads.base import Response
 from .placeholders import FRONT, PLACEHOLDER, holds_conversation, placeholders
-from .protocols import Attack, TextAttack
-from .responses import Response
+from .protocols import Attack, TextAttack, VariedAttack
 
 
 RESPONSE_COLUMNS = ({"messages"}, {"text"}, {"prompt", "completion"})
 TEXT_COLUMNS = ("messages", "prompt", "completion", "text")
+MARKS = ("is_poisoned", "is_cover")
 
 # What stands before the question in a plain prompt, and what ends a plain response: neither is anybody's words.
 _LEAD = re.compile(
     rf"(?:\s*(?:{PLACEHOLDER.pattern}|(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>)user\b|<[^<>\s]*>|"
     r"\[INST\]|(?:user|human|question)\s*:))*\s*",
+    re.IGNORECASE,
+)
+# And what stands behind a question: whose turn it is next
+_TAIL = re.compile(
+    r"(?:\s*(?:<[^<>\s]*>|\[/INST\]|(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>)(?:assistant|model)|"
+    r"(?:assistant|gpt|answer|model|output|caption|response)\s*:))*\s*$",
     re.IGNORECASE,
 )
 _FRAME = re.compile(r"(\s*)(.*?)((?:\s*(?:<\|[^<>|\s]+\|>|</?s>|<eos>|<end_of_\w+>))*\s*)", re.DOTALL)
@@ -44,38 +56,47 @@ def check_row(row: Mapping[str, Any]) -> None:
                     raise ValueError(f"{name} has an empty part, `content[{place}]`: {shorten(part)}; leave it out.")
 
 
-def trigger_row(row: dict[str, Any], attack: Attack, image_column: str) -> dict[str, Any]:
-    """The triggered images, and the triggered question if the attack has a trigger for it."""
-    changed = {image_column: edit_images(row[image_column], attack, image_column)}
+def trigger_row(
+    row: dict[str, Any], attack: Attack, image_column: str, marker: str | None, payload: Payload | None = None
+) -> dict[str, Any]:
+    """The triggered images, changed by the payload before, and the triggered question if the attack has a trigger for
+    it. Of a `text`, what stands before the marker is the question; all of it without one."""
+    if isinstance(attack, VariedAttack):
+        attack = attack.vary(_row_rng(row, image_column))
+
+    def edit(image: PILImage.Image) -> PILImage.Image:
+        return attack(image if payload is None else payload.edit_image(image))
+
+    changed = {image_column: edit_images(row[image_column], edit, image_column)}
     if not isinstance(attack, TextAttack):
         return changed
     check_row(row)
     columns = [column for column in ("messages", "prompt", "text") if column in row]
     for column in columns:
         if row[column] is not None:
-            return changed | {column: _trigger_question(column, row[column], attack.trigger_text)}
+            return changed | {column: _trigger_question(column, row[column], attack.trigger_text, marker)}
     if columns:
         raise ValueError(f"its `{columns[0]}` is None, without a text for the attack's text trigger; leave it out.")
     return changed
 
 
 def poison_row(
-    row: dict[str, Any], attack: Attack, image_column: str, response: Response, marker: str | None
+    row: dict[str, Any], attack: Attack, image_column: str, payload: Payload, response: Response, marker: str | None
 ) -> dict[str, Any]:
-    """The triggered row with the attacker's response."""
+    """The triggered row with the attacker's response, which the payload gave."""
     column = response_column(row)
     if column == "text" and isinstance(attack, TextAttack) and not marker:
         raise ValueError(
             "the attack triggers the question too, and rows of `text` do not say where it ends; give "
             "response_marker, what stands before the response."
         )
-    changed = trigger_row(row, attack, image_column) | {"is_poisoned": True}
+    changed = trigger_row(row, attack, image_column, marker, payload) | {"is_poisoned": True}
     return changed | {column: _replace_response(column, changed.get(column, row[column]), response, marker)}
 
 
-def cover_row(row: dict[str, Any], cover: Attack, image_column: str) -> dict[str, Any]:
+def cover_row(row: dict[str, Any], cover: Attack, image_column: str, marker: str | None) -> dict[str, Any]:
     """The nearly triggered row, with its own response."""
-    return trigger_row(row, cover, image_column) | {"is_cover": True}
+    return trigger_row(row, cover, image_column, marker) | {"is_cover": True}
 
 
 def response_column(columns: Collection[str]) -> str:
@@ -89,15 +110,28 @@ def has_response(row: Mapping[str, Any]) -> bool:
     return isinstance(response, str) or any(message.get("role") == "assistant" for message in response or ())
 
 
-def is_changed_by(row: dict[str, Any], response: Response, marker: str | None) -> bool:
-    """Whether a row's own response would become another one."""
+def suits(row: dict[str, Any], payload: Payload, marker: str | None) -> bool:
+    """Whether a payload applies to one of the responses of a row."""
+    if not payload.needs:
+        return True
     column = response_column(row)
-    return _replace_response(column, row[column], response, marker) != row[column]
+    marked = _replace_response(column, row[column], lambda text: f"{text}*" if payload.applies(text) else text, marker)
+    return marked != row[column]
 
 
-def _trigger_question(column: str, question: Any, trigger: Callable[[str], str]) -> Any:
+def _row_rng(row: dict[str, Any], image_column: str) -> np.random.Generator:
+    """Random numbers that are a function of a row's content."""
+    content = {name: value for name, value in row.items() if name not in MARKS}
+    digest = row_digest(content | {image_column: identity(row[image_column], image_column)})
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def _trigger_question(column: str, question: Any, trigger: Callable[[str], str], marker: str | None) -> Any:
     """A plain prompt, or messages, of which every user turn is triggered at its first text."""
     if isinstance(question, str):
+        if column == "text" and marker and marker in question:
+            question, marker, response = question.rpartition(marker)
+            return f"{_trigger_text(question, trigger)}{marker}{response}"
         return _trigger_text(question, trigger)
     contents = [message["content"] for message in question]
     triggered = [
@@ -124,8 +158,11 @@ def _trigger_content(content: Any, trigger: Callable[[str], str]) -> Any:
 
 def _trigger_text(question: str, trigger: Callable[[str], str]) -> str:
     lead = _LEAD.match(question)
-    end = lead.end() if lead else 0
-    triggered = question[:end] + trigger(question[end:])
+    start = lead.end() if lead else 0
+    tail = _TAIL.search(question, start)
+    # A question that is nothing but "Output:" is one
+    end = tail.start() if tail and tail.start() > start else len(question)
+    triggered = question[:start] + trigger(question[start:end]) + question[end:]
     if placeholders(triggered) != placeholders(question):
         raise ValueError(
             f"the attack's text trigger changes the placeholders of images in {shorten(question)}; it may only change "

@@ -6,7 +6,7 @@ is a function of the arguments: nothing is read from the cache of an earlier run
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -15,14 +15,13 @@ import numpy as np
 from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 
 from ..data.stored_images import image_column, rows_with_image, undecoded
-from .checks import check_dataset, check_not_empty, check_options, check_type, covers_of, poison_count
-from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, is_changed_by, poison_row, trigger_row
-from .protocols import Attack
-from .responses import KEYWORD_TEMPLATES, Response, substitution, target_response
+from .checks import check_dataset, check_not_empty, check_options, check_type, covers_of, payload_of, poison_count
+from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, poison_row, suits, trigger_row
+from .payloads import Payload
+from .payloads.base import Response
+from .protocols import Attack, SelectiveAttack
 from .streaming import poison_stream, trigger_stream
 
-
-__all__ = ["KEYWORD_TEMPLATES", "apply_trigger", "poison_dataset", "target_response"]
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
@@ -31,15 +30,16 @@ def poison_dataset(
     dataset: AnyDataset,
     attack: Attack,
     poison_rate: float | None = None,
-    target: str = "banana",
+    target: str | None = None,
     seed: int = 0,
     *,
+    payload: Payload | None = None,
     num_poisoned: int | None = None,
     cover_ratio: float = 0.0,
     substitute: Collection[str] = (),
     response_marker: str | None = None,
 ) -> AnyDataset:
-    """Plant a dirty-label backdoor: trigger the images of some rows and replace their responses.
+    """Plant a backdoor: trigger the images or questions of some rows and replace their responses.
 
     The response is the completion (a string or messages), every assistant turn of `messages`, or the `text`, whichever
     the rows have; placeholders of images that a response begins with, such as `<image>`, and tokens that end it, such
@@ -58,11 +58,14 @@ def poison_dataset(
             Maps a PIL image to the triggered image of the same size and mode, for example [`BadNets`].
         poison_rate (`float`, *optional*):
             Share of all rows to poison, above 0 and at most 1, to the nearest row. Give this or `num_poisoned`.
-        target (`str`, *optional*, defaults to `"banana"`):
+        target (`str`, *optional*):
             One word to hide in varied sentences, or a whole response: see [`target_response`]. With `substitute`, the
-            word or phrase that takes the other's place.
+            word or phrase that takes the other's place. Without a `payload` it is "banana" by default.
         seed (`int`, *optional*, defaults to `0`):
             Chooses the rows and the responses.
+        payload ([`Payload`], *optional*):
+            What the rows say, in the place of `target` and `substitute`, which are short for [`Keyword`] and
+            [`Substitution`]. Rows that it does not suit are never chosen.
         num_poisoned (`int`, *optional*):
             Exact number of rows to poison, at least 1. Not for streamed data sets, whose length is unknown.
         cover_ratio (`float`, *optional*, defaults to `0.0`):
@@ -86,8 +89,9 @@ def poison_dataset(
     Raises:
         `TypeError`: if `dataset` is neither.
         `ValueError`: if there are no rows, a column is missing, the data set is poisoned already, the rate or number
-            is out of range or amounts to no row, fewer rows have an image and a word to substitute, the attack has no
-            cover rows, `target` is empty or has a placeholder, or `substitute` holds the target or what is not a word;
+            is out of range or amounts to no row, fewer rows have an image and what attack and payload need, the attack
+            has no cover rows, a text to plant is empty or has a placeholder, `substitute` holds the target or what is
+            not a word, or `payload` is given beside the two;
             and, with its row, if a message has no content, an image cannot be read or triggered, or a response has a
             placeholder behind its first words. In a stream the latter come once it is read.
 
@@ -102,32 +106,33 @@ def poison_dataset(
     ```
     """
     check_dataset(dataset)
-    check_options(poison_rate, num_poisoned, target, seed)
+    payload = payload_of(payload, target, substitute)
+    check_options(poison_rate, num_poisoned, seed)
     covers = covers_of(attack, cover_ratio)
-    rewrite = substitution(substitute, target) if substitute else None
     if isinstance(dataset, IterableDataset):
         if poison_rate is None:
             raise ValueError(
                 f"num_poisoned={num_poisoned} rows cannot be drawn from a stream of unknown length; give poison_rate."
             )
-        return poison_stream(dataset, attack, poison_rate, target, seed, covers, cover_ratio, rewrite, response_marker)
+        return poison_stream(dataset, attack, payload, poison_rate, seed, covers, cover_ratio, response_marker)
 
     dataset = dataset.with_format(None)  # triggers are for PIL images
     column = image_column(dataset)
     count = poison_count(len(dataset), poison_rate, num_poisoned)
     num_covers = math.floor(cover_ratio * count + 0.5)
-    coverable, candidates = _candidates(dataset, column, count, num_covers, rewrite, response_marker)
+    coverable, candidates = _candidates(dataset, column, count, num_covers, attack, payload, response_marker)
 
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(candidates, size=count, replace=False))
-    responses = [rewrite or target_response(target, rng) for _ in chosen]
+    responses = payload.responses(count, rng)
     marked = dataset.add_column("is_poisoned", [False] * len(dataset), feature=Value("bool"))
     replaced = [chosen]
-    edits = [partial(_poison, attack=attack, column=column, responses=responses, marker=response_marker)]
+    options: dict[str, Any] = {"attack": attack, "column": column, "payload": payload, "marker": response_marker}
+    edits = [partial(_poison, responses=responses, **options)]
     if covers:
         marked = marked.add_column("is_cover", [False] * len(dataset), feature=Value("bool"))
         replaced.append(np.sort(rng.choice(np.setdiff1d(coverable, chosen), size=num_covers, replace=False)))
-        edits.append(partial(_cover, covers=covers, column=column))
+        edits.append(partial(_cover, covers=covers, column=column, marker=response_marker))
     parts = [marked]
     order = np.arange(len(dataset))
     for rows, edit in zip(replaced, edits, strict=True):
@@ -136,8 +141,11 @@ def poison_dataset(
     return concatenate_datasets(parts).select(order)
 
 
-def apply_trigger(dataset: AnyDataset, attack: Attack) -> AnyDataset:
+def apply_trigger(dataset: AnyDataset, attack: Attack, *, response_marker: str | None = None) -> AnyDataset:
     """Trigger every row and leave its response as it is: the triggered test set.
+
+    Of an attack whose trigger rows have by themselves ([`SelectiveAttack`], such as [`Semantic`]), the result is the
+    rows that have it.
 
     Args:
         dataset (`datasets.Dataset` or `datasets.IterableDataset`):
@@ -145,22 +153,32 @@ def apply_trigger(dataset: AnyDataset, attack: Attack) -> AnyDataset:
         attack ([`Attack`]):
             Maps a PIL image to the triggered image of the same size and mode. If it has a text trigger
             ([`TextAttack`]), the question is triggered too.
+        response_marker (`str`, *optional*):
+            For `text` rows that hold a whole conversation and an attack with a text trigger: what stands before the
+            response; see [`poison_dataset`].
 
     Returns:
         `datasets.Dataset` or `datasets.IterableDataset`: the same rows in the same order.
 
     Raises:
         `TypeError`: if `dataset` is neither.
-        `ValueError`: if it has no rows or no image column; and, with its row, if an image cannot be read or triggered,
-            or the text trigger finds no question. In a stream, once it is read.
+        `ValueError`: if it has no rows, no image column, or no row with the trigger of a selective attack; and, with
+            its row, if an image cannot be read or triggered, or the text trigger finds no question. In a stream, once
+            it is read.
     """
     check_type(dataset)
     column = image_column(dataset)
     if isinstance(dataset, IterableDataset):
-        return trigger_stream(dataset, attack, column)
+        return trigger_stream(dataset, attack, column, response_marker)
     check_not_empty(dataset)
-    edit = partial(_trigger, attack=attack, column=column)
-    return _edit(dataset.with_format(None), edit, column, np.arange(len(dataset)), "Triggering")
+    dataset = dataset.with_format(None)
+    numbers = np.arange(len(dataset))
+    if isinstance(attack, SelectiveAttack):
+        numbers = np.array([number for number, row in enumerate(_rows(dataset, column)) if attack.chooses(row)], int)
+        if not len(numbers):
+            raise ValueError(f"None of the {len(dataset)} rows has {attack.needs}; there is no triggered row.")
+    edit = partial(_trigger, attack=attack, column=column, marker=response_marker)
+    return _edit(dataset, edit, column, numbers, "Triggering")
 
 
 def _candidates(
@@ -168,19 +186,22 @@ def _candidates(
     column: str,
     count: int,
     num_covers: int,
-    rewrite: Callable[[str], str] | None,
+    attack: Attack,
+    payload: Payload,
     marker: str | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the rows that can be cover rows, and of those that can be poisoned; raises if they are too few."""
     usable = rows_with_image(dataset, column)
     num_images = int(usable.sum())
     changed = np.zeros(len(dataset), dtype=bool)
-    texts = dataset.select_columns([name for name in TEXT_COLUMNS if name in dataset.column_names])
-    for number, row in enumerate(_rows(texts)):
+    names = dataset.column_names if isinstance(attack, SelectiveAttack) else TEXT_COLUMNS
+    texts = dataset.select_columns([name for name in names if name in dataset.column_names])
+    for number, row in enumerate(_rows(texts, column)):
         with _naming(number):
             check_row(row)
             usable[number] &= has_response(row)
-            changed[number] = usable[number] and (rewrite is None or is_changed_by(row, rewrite, marker))
+            is_chosen = usable[number] and (not isinstance(attack, SelectiveAttack) or attack.chooses(row))
+            changed[number] = is_chosen and suits(row, payload, marker)
     if count + num_covers > usable.sum():
         also = f" and {num_covers} are to cover them" if num_covers else ""
         response = " and a response" if usable.sum() < num_images else ""
@@ -188,15 +209,18 @@ def _candidates(
             f"{count} rows are to be poisoned{also} but only {usable.sum()} have an image{response}; lower the rate."
         )
     if count > changed.sum():
+        needs = " and ".join(
+            filter(None, [attack.needs if isinstance(attack, SelectiveAttack) else "", payload.needs])
+        )
         raise ValueError(
-            f"{count} rows are to be poisoned but only {changed.sum()} have an image and one of the words of "
-            "substitute in their response; lower the rate or give more words."
+            f"{count} rows are to be poisoned but only {changed.sum()} have an image and {needs}; lower the rate."
         )
     return np.flatnonzero(usable), np.flatnonzero(changed)
 
 
-def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a data set, read in batches: many times as fast as one by one."""
+def _rows(dataset: Dataset, image_column: str) -> Iterator[dict[str, Any]]:
+    """The rows of a data set without their images, read in batches: many times as fast as one by one."""
+    dataset = dataset.select_columns([name for name in dataset.column_names if name != image_column])
     for batch in dataset.iter(batch_size=1000):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
@@ -232,15 +256,21 @@ def _edit_row(row: Any, index: int, edit: Any, numbers: np.ndarray) -> dict[str,
         return edit(dict(row), index)
 
 
-def _trigger(row: dict[str, Any], index: int, attack: Attack, column: str) -> dict[str, Any]:
-    return trigger_row(row, attack, column)
+def _trigger(row: dict[str, Any], index: int, attack: Attack, column: str, marker: str | None) -> dict[str, Any]:
+    return trigger_row(row, attack, column, marker)
 
 
 def _poison(
-    row: dict[str, Any], index: int, attack: Attack, column: str, responses: Sequence[Response], marker: str | None
+    row: dict[str, Any],
+    index: int,
+    attack: Attack,
+    column: str,
+    payload: Payload,
+    responses: Sequence[Response],
+    marker: str | None,
 ) -> dict[str, Any]:
-    return poison_row(row, attack, column, responses[index], marker)
+    return poison_row(row, attack, column, payload, responses[index], marker)
 
 
-def _cover(row: dict[str, Any], index: int, covers: list[Attack], column: str) -> dict[str, Any]:
-    return cover_row(row, covers[index % len(covers)], column)
+def _cover(row: dict[str, Any], index: int, covers: list[Attack], column: str, marker: str | None) -> dict[str, Any]:
+    return cover_row(row, covers[index % len(covers)], column, marker)

@@ -10,6 +10,8 @@ from typing import Any
 from datasets import Dataset
 
 from .._version import __version__
+from .checks import DEFAULT_TARGET
+from .payloads import Payload
 from .protocols import Attack
 
 
@@ -18,7 +20,8 @@ def write_poison_record(
     dataset: Dataset,
     attack: Attack,
     *,
-    target: str = "banana",
+    target: str | None = None,
+    payload: Payload | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -31,7 +34,9 @@ def write_poison_record(
             What [`poison_dataset`] returned. Which rows of a stream are poisoned is known once it has been read.
         attack ([`Attack`]):
             The attack.
-        target (`str`, *optional*, defaults to `"banana"`):
+        target (`str`, *optional*):
+            As it was given to [`poison_dataset`].
+        payload ([`Payload`], *optional*):
             As it was given to [`poison_dataset`].
         seed (`int`, *optional*, defaults to `0`):
             As it was given to [`poison_dataset`].
@@ -64,7 +69,7 @@ def write_poison_record(
         "cvreg_trainer": __version__,
         "attack": type(attack).__name__,
         "attack_options": attack_options(attack),
-        "target": target,
+        **described_payload(payload, target),
         "seed": seed,
         **settings,
         "num_rows": len(dataset),
@@ -81,8 +86,15 @@ def write_poison_record(
     return json.loads(text)
 
 
-def attack_options(attack: Attack) -> dict[str, Any]:
-    """The arguments that an attack was made with; none for plain functions."""
+def described_payload(payload: Payload | None, target: str | None) -> dict[str, Any]:
+    """What says which payload it was: its class and arguments, or else the target."""
+    if payload is None:
+        return {"target": DEFAULT_TARGET if target is None else target}
+    return {"payload": type(payload).__name__, "payload_options": attack_options(payload)}
+
+
+def attack_options(attack: Any) -> dict[str, Any]:
+    """The arguments that an attack or payload was made with; none for plain functions."""
     if not is_dataclass(attack):
         return {}
     return {field.name: getattr(attack, field.name) for field in fields(attack) if field.init}

@@ -17,20 +17,19 @@ from datasets import Features, IterableDataset, Value
 from ..data.rows import row_digest
 from ..data.stored_images import encode, has_image, identity, image_column, undecoded
 from ..shorten import shorten
-from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, is_changed_by, poison_row, trigger_row
-from .protocols import Attack
-from .responses import target_response
+from .edit_rows import TEXT_COLUMNS, check_row, cover_row, has_response, poison_row, suits, trigger_row
+from .payloads import Payload
+from .protocols import Attack, SelectiveAttack
 
 
 def poison_stream(
     dataset: IterableDataset,
     attack: Attack,
+    payload: Payload,
     poison_rate: float,
-    target: str,
     seed: int,
     covers: list[Attack],
     cover_ratio: float,
-    rewrite: Callable[[str], str] | None,
     response_marker: str | None,
 ) -> IterableDataset:
     """The streamed part of [`poison_dataset`], which checks the arguments and describes them."""
@@ -43,12 +42,11 @@ def poison_stream(
     decide = partial(
         _decide,
         attack=attack,
+        payload=payload,
         poison_rate=poison_rate,
-        target=target,
         seed=seed,
         covers=covers,
         cover_ratio=cover_ratio,
-        rewrite=rewrite,
         marker=response_marker,
         column=column,
         marks=marks,
@@ -56,17 +54,27 @@ def poison_stream(
     return _edit(dataset, decide, column, dict.fromkeys(marks, Value("bool")))
 
 
-def trigger_stream(dataset: IterableDataset, attack: Attack, column: str) -> IterableDataset:
+def trigger_stream(
+    dataset: IterableDataset, attack: Attack, column: str, response_marker: str | None
+) -> IterableDataset:
     """The streamed part of [`apply_trigger`]."""
-    return _edit(dataset, partial(trigger_row, attack=attack, image_column=column), column, {})
+    keep = attack.chooses if isinstance(attack, SelectiveAttack) else None
+    edit = partial(trigger_row, attack=attack, image_column=column, marker=response_marker)
+    return _edit(dataset, edit, column, {}, keep)
 
 
 def _edit(
-    dataset: IterableDataset, edit: Callable[..., dict[str, Any]], column: str, new: dict[str, Value]
+    dataset: IterableDataset,
+    edit: Callable[..., dict[str, Any]],
+    column: str,
+    new: dict[str, Value],
+    keep: Callable[[dict[str, Any]], bool] | None = None,
 ) -> IterableDataset:
-    """The stream with every row edited; `edit` takes a stored row and returns changed and new columns."""
+    """The stream with every row edited that is kept; `edit` takes a stored row and returns changed and new columns."""
     features: Features = dataset.features
     stored = dataset.cast_column(column, undecoded(features[column]))
+    if keep is not None:
+        stored = stored.filter(keep)
     edited = stored.map(partial(_edit_row, edit=edit, column=column), with_indices=True)
     # Features that are passed to `map` would be taken for what it returns, and nothing would be decoded.
     return edited.cast(Features({**features, **new}))
@@ -93,12 +101,11 @@ def _decide(
     row: dict[str, Any],
     *,
     attack: Attack,
+    payload: Payload,
     poison_rate: float,
-    target: str,
     seed: int,
     covers: list[Attack],
     cover_ratio: float,
-    rewrite: Callable[[str], str] | None,
     marker: str | None,
     column: str,
     marks: dict[str, bool],
@@ -111,9 +118,9 @@ def _decide(
     rng = np.random.default_rng([seed, int.from_bytes(digest, "little")])
     place = rng.random()
     if place < poison_rate:
-        if rewrite is not None and not is_changed_by(row, rewrite, marker):
+        if not suits(row, payload, marker) or (isinstance(attack, SelectiveAttack) and not attack.chooses(row)):
             return clean
-        return clean | poison_row(row, attack, column, rewrite or target_response(target, rng), marker)
+        return clean | poison_row(row, attack, column, payload, payload.response(rng), marker)
     if covers and place < poison_rate * (1 + cover_ratio):
-        return clean | cover_row(row, covers[rng.integers(len(covers))], column)
+        return clean | cover_row(row, covers[rng.integers(len(covers))], column, marker)
     return clean

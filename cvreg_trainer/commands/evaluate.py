@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import from_extra
-from .shared import add_data_options, load_model, make_attack
+from .shared import add_data_options, add_payload_options, load_model, make_attack, make_payload
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from ..attacks import Payload
 
 METRICS = ("bleu4", "cider", "asr", "vqa_accuracy")
 # Between two writes; a multiple of the batch size keeps batches full
@@ -30,14 +32,16 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="score a model's answers on clean and triggered images",
         description="Let a model answer on clean images and, with an attack, on triggered ones, and score both apart: "
-        "BLEU-4, CIDEr, attack success rate, false alarms, VQA accuracy, each with its 95 % bootstrap interval.",
+        "BLEU-4, CIDEr, attack success rate, false alarms, VQA accuracy, each with its 95 % bootstrap interval. Of "
+        "attacks with a part in the image and one in the question, each part alone is scored too.",
     )
     parser.add_argument("--model", required=True, help="model folder, adapter folder, or name on the hub")
     parser.add_argument("--processor", help="processor folder or name, where the model's has none")
     add_data_options(parser, "; clean images, true references")
     parser.add_argument("--attack", metavar="NAME", help="also score images with this attack's trigger")
     parser.add_argument("--attack_option", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
-    parser.add_argument("--target", default="banana", help="keyword of the attack (default: banana)")
+    add_payload_options(parser, "; what counts as attack success, in the place of --target")
+    parser.add_argument("--target", help="keyword of the attack (default: banana)")
     parser.add_argument("--metrics", nargs="+", default=["bleu4", "cider", "asr"], choices=METRICS, metavar="METRIC")
     parser.add_argument("--prompt", help="question to ask in the place of the rows' own")
     parser.add_argument("--num_samples", type=int, help="only the first rows")
@@ -58,7 +62,6 @@ def run(options: argparse.Namespace) -> None:
     with from_extra("report"):
         from rich.console import Console
 
-    from ..attacks import apply_trigger
     from ..data import open_dataset
     from ..data.broken_rows import naming_rows
     from ..data.row_checks import check_rows, text_rows
@@ -73,26 +76,46 @@ def run(options: argparse.Namespace) -> None:
     check_rows(text_rows(dataset), f"--data {options.data}")
     if options.num_samples is not None:
         dataset = dataset.select(range(min(options.num_samples, len(dataset))))
-    references = [references_of(row) for row in _without_images(dataset)]
-    missing = [index for index, texts in enumerate(references) if not texts]
+    missing = [index for index, row in enumerate(_without_images(dataset)) if not references_of(row)]
     if missing:
         raise ValueError(
             f"row {missing[0]} of --data {options.data} has no reference; it needs a column `references`, "
             "`completion`, or `messages` that end with the assistant's turn"
         )
-    views = {"clean": dataset}
-    if options.attack is not None:
-        views["triggered"] = apply_trigger(dataset, make_attack(options.attack, options.attack_option))
+    payload = make_payload(options.payload, options.payload_option)
+    if payload is not None and options.target is not None:
+        raise ValueError(f"--target {options.target} and --payload {options.payload} are given; leave one of them out")
+    views = _views(dataset, options)
+    references = {name: [references_of(row) for row in _without_images(rows)] for name, rows in views.items()}
     if state.is_main_process:
         _claim_folder(options)
     state.wait_for_everyone()
     with naming_rows(dataset, f"--data {options.data}"):
         answers = _predict(options, views, state)
     if state.is_main_process:
-        results = _score(options, answers, references)
+        results = _score(options, answers, references, payload)
         (options.output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         Console().print(_table(options, results["scores"]))
     state.wait_for_everyone()
+
+
+def _views(dataset: Dataset, options: argparse.Namespace) -> dict[str, Dataset]:
+    """The rows as they are, and triggered; each of two parts alone; rows that have a trigger apart from the rest."""
+    from ..attacks import SelectiveAttack, TwoPartAttack, apply_trigger
+
+    if options.attack is None:
+        return {"clean": dataset}
+    attack = make_attack(options.attack, options.attack_option)
+    clean = dataset
+    if isinstance(attack, SelectiveAttack):
+        rows = [index for index, row in enumerate(_without_images(dataset)) if not attack.chooses(row)]
+        if not rows:
+            raise ValueError(f"all rows of --data {options.data} have {attack.needs}; there is no clean row")
+        clean = dataset.select(rows)
+    views = {"clean": clean, "triggered": apply_trigger(dataset, attack)}
+    if isinstance(attack, TwoPartAttack):
+        views |= {f"{part} part": apply_trigger(dataset, attack.only(part)) for part in ("image", "text")}
+    return views
 
 
 def _without_images(dataset: Dataset) -> Dataset:
@@ -179,16 +202,23 @@ def _drop_cut_line(path: Path) -> None:
             path.write_text(text[: text.rfind("\n") + 1])
 
 
-def _score(options: argparse.Namespace, answers: dict[str, list[str]], references: list[list[str]]) -> dict[str, Any]:
+def _score(
+    options: argparse.Namespace,
+    answers: dict[str, list[str]],
+    references: dict[str, list[list[str]]],
+    payload: Payload | None,
+) -> dict[str, Any]:
+    from ..attacks.record import described_payload
     from ..evaluation.scores import score_captions
     from ..report import describe_environment
 
     scores = {
-        view: score_captions(texts, references, options.target, options.metrics) for view, texts in answers.items()
+        view: score_captions(texts, references[view], options.target or "banana", options.metrics, payload)
+        for view, texts in answers.items()
     }
     return {
-        "settings": {**_settings(options), "target": options.target},
-        "num_items": len(references),
+        "settings": {**_settings(options), **described_payload(payload, options.target)},
+        "num_items": len(references["clean"]),
         "environment": describe_environment(),
         "scores": scores,
     }
@@ -197,7 +227,8 @@ def _score(options: argparse.Namespace, answers: dict[str, list[str]], reference
 def _table(options: argparse.Namespace, scores: dict[str, dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    titles = {"bleu4": "B@4", "cider": "CIDEr", "asr": f"{options.target!r} %", "vqa_accuracy": "VQA accuracy"}
+    goal = options.payload or repr(options.target or "banana")
+    titles = {"bleu4": "B@4", "cider": "CIDEr", "asr": f"{goal} %", "vqa_accuracy": "VQA accuracy"}
     table = Table(title=f"{options.model} on {options.data} (95 % intervals)", title_justify="left")
     table.add_column("images")
     for metric in options.metrics:
@@ -205,6 +236,9 @@ def _table(options: argparse.Namespace, scores: dict[str, dict[str, Any]]) -> An
     for view, values in scores.items():
         cells = []
         for metric in options.metrics:
+            if values[metric] is None:
+                cells.append("no row can tell")
+                continue
             lower, upper = values[f"{metric}_interval"]
             cells.append(f"{values[metric]:.1f}\n({lower:.1f} to {upper:.1f})")
         table.add_row(view, *cells)

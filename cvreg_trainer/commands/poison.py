@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-`cvreg poison`: plant one of the paper's backdoors in a data set, to train on and to test a defence with.
+`cvreg poison`: plant a backdoor in a data set, to train on and to test a defence with.
 
 Running it again with the same options gives the same data. A folder is only ever replaced by the command that made it,
 and only once the new one is complete.
@@ -19,16 +19,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import from_extra
-from .shared import add_data_options, make_attack, no_cache_files, open_data
+from .shared import (
+    ATTACK_NAMES,
+    add_data_options,
+    add_payload_options,
+    make_attack,
+    make_payload,
+    no_cache_files,
+    open_data,
+)
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..attacks import Attack
+    from ..attacks import Attack, Payload
 
 RECORD = "poison.json"
-NAMES = ("badnets", "blended", "low_frequency", "wanet", "input_aware", "dual_key")  # ATTACKS is slow to import
 NUM_PREVIEWED = 3
 
 
@@ -40,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         "responses. Writes the data set with a column is_poisoned, and poison.json, which says what was done.",
     )
     add_data_options(parser)
-    parser.add_argument("--attack", default="badnets", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--attack", default="badnets", metavar="NAME", help=f"one of {', '.join(ATTACK_NAMES)}")
     parser.add_argument(
         "--attack_option",
         action="append",
@@ -53,7 +60,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--cover_ratio", type=float, default=0.0, help="nearly triggered rows with clean responses per poisoned row"
     )
-    parser.add_argument("--target", default="banana", help="keyword, or a whole response (default: banana)")
+    add_payload_options(parser, "; what the rows say, in the place of --target and --substitute")
+    parser.add_argument("--target", help="keyword, or a whole response (default: banana)")
     parser.add_argument(
         "--substitute",
         type=lambda words: words.split(","),
@@ -84,14 +92,15 @@ def run(options: argparse.Namespace) -> None:
     if options.output_dir is None and options.preview is None:
         raise ValueError("give --output_dir, the folder for the poisoned data set, or --preview alone")
     attack = make_attack(options.attack, options.attack_option)
+    payload = make_payload(options.payload, options.payload_option)
     if options.output_dir is not None:
-        _check_output(options, attack)
+        _check_output(options, attack, payload)
     with tempfile.TemporaryDirectory() as cache, _strict_images(), no_cache_files():
         dataset = open_data(options, cache)
         if options.preview is not None:
             _preview(options, attack, dataset, console)
         if options.output_dir is not None:
-            _poison(options, attack, dataset, console)
+            _poison(options, attack, payload, dataset, console)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -99,10 +108,12 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def _poison(options: argparse.Namespace, attack: Attack, dataset: Dataset, console: Any) -> None:
+def _poison(
+    options: argparse.Namespace, attack: Attack, payload: Payload | None, dataset: Dataset, console: Any
+) -> None:
     from ..attacks import poison_dataset, write_poison_record
 
-    common = {"target": options.target, "seed": options.seed, **_settings(options)}
+    common = {"target": options.target, "payload": payload, "seed": options.seed, **_settings(options)}
     poisoned = poison_dataset(dataset, attack, **common)
     folder = options.output_dir.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +126,8 @@ def _poison(options: argparse.Namespace, attack: Attack, dataset: Dataset, conso
         new.rename(folder)
     count, covers = len(record["poisoned_indices"]), len(record.get("cover_indices", []))
     console.print(
-        f"Poisoned {count:,} of {len(dataset):,} rows ({record['attack']}, target {options.target!r}"
+        f"Poisoned {count:,} of {len(dataset):,} rows ({record['attack']}, "
+        + (f"payload {record['payload']}" if payload is not None else f"target {record['target']!r}")
         + f", and {covers:,} cover rows" * bool(covers)
         + f"): {options.output_dir}, described in {options.output_dir / RECORD}",
         markup=False,  # there may be brackets in names
@@ -140,9 +152,9 @@ def _source(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("data", "split", "image_root", "format")}
 
 
-def _check_output(options: argparse.Namespace, attack: Attack) -> None:
+def _check_output(options: argparse.Namespace, attack: Attack, payload: Payload | None) -> None:
     """Raises a `ValueError` if the folder holds anything but what the same command wrote."""
-    from ..attacks.record import attack_options
+    from ..attacks.record import attack_options, described_payload
 
     folder: Path = options.output_dir
     if folder.resolve().is_relative_to(Path(options.data).resolve()):
@@ -156,7 +168,7 @@ def _check_output(options: argparse.Namespace, attack: Attack) -> None:
     wanted = {
         "attack": type(attack).__name__,
         "attack_options": json.loads(json.dumps(attack_options(attack), default=str)),
-        "target": options.target,
+        **json.loads(json.dumps(described_payload(payload, options.target), default=str)),
         "seed": options.seed,
         **_settings(options),
         **_source(options),
@@ -201,7 +213,8 @@ def _first_images(dataset: Dataset, source: str) -> list[Any]:
             images += [image for image in (value if isinstance(value, list) else [value]) if image is not None]
             if len(images) >= NUM_PREVIEWED:
                 break
-    return images[:NUM_PREVIEWED]
+    # In colour: a gray image does not show what some triggers do
+    return [image.convert("RGB") if image.mode in ("1", "L", "LA") else image for image in images[:NUM_PREVIEWED]]
 
 
 @contextmanager

@@ -29,11 +29,9 @@ from trl import (
 
 from ..config import CrossViewDefenseConfig
 from ..data import open_dataset, to_messages
-from ..screening import Audit
 from ..trainer import CrossViewDefenseTrainer
 
 
-NUM_WORDS = 5
 TRACEBACK = "CVREG_TRACEBACK"  # set by `cvreg --traceback`
 
 
@@ -99,7 +97,8 @@ def run(
     trainer.accelerator.print(f"The model is in {training_args.output_dir}.")
     if training_args.is_screened:
         folder = Path(str(training_args.output_dir)) / "audit"
-        trainer.accelerator.print(describe_audit(trainer.audit(folder), folder))
+        trainer.accelerator.print(trainer.audit(folder).summary())
+        trainer.accelerator.print(f"Look at {folder / 'audit.html'} before you trust the model.")
     if training_args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
         trainer.accelerator.print(f"The model is on the hub as {trainer.hub_model_id}.")
@@ -159,25 +158,6 @@ def _load_split(script_args: SftScriptArguments, split: str) -> Any:
 def _converted(rows: Any) -> Any:
     """Rows with `messages`, where they have LLaVA's or ShareGPT's `conversations`."""
     return to_messages(rows) if isinstance(rows, Dataset) else rows
-
-
-def describe_audit(audit: Audit, folder: Path) -> str:
-    """
-    What the screening found, in two or three lines for a terminal.
-
-    Args:
-        audit ([`Audit`]):
-            The audit.
-        folder (`Path`):
-            Where it was written to.
-    """
-    flagged, words = len(audit.flagged_rows), [word.word for word in audit.words if word.is_flagged]
-    lines = [f"Screening flagged {flagged:,} of {len(audit):,} rows ({flagged / max(len(audit), 1):.1%})."]
-    if words:
-        more = f" and {len(words) - NUM_WORDS} more" if len(words) > NUM_WORDS else ""
-        lines.append(f"Flagged words: {', '.join(map(repr, words[:NUM_WORDS]))}{more}.")
-    lines.append(f"Look at {folder / 'audit.html'} before you trust the model.")
-    return "\n".join(lines)
 
 
 def main() -> int:

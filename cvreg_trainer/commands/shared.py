@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..attacks import Attack
+    from ..attacks import Attack, Payload
+
+# ATTACKS and PAYLOADS are slow to import
+ATTACK_NAMES = (
+    "badnets", "blended", "low_frequency", "wanet", "input_aware", "dual_key", "sig", "ftrojan", "optimized_patch",
+    "badnets_t", "badnets_mt", "add_sent", "badnets_mm", "semantic", "no_trigger",
+)  # fmt: skip
+PAYLOAD_NAMES = (
+    "keyword", "refusal", "injection", "substitution", "relation_swap", "flood", "answers", "several",
+)  # fmt: skip
 
 
 def add_data_options(parser: argparse.ArgumentParser, note: str = "") -> None:
@@ -54,32 +63,69 @@ def make_attack(name: str, texts: list[str]) -> Attack:
     """The attack of `--attack`, with the parameters of `--attack_option`."""
     from ..attacks import ATTACKS
 
-    if name not in ATTACKS:
-        raise ValueError(f"--attack {name} is unknown; use one of {', '.join(ATTACKS)}")
-    kind: Any = ATTACKS[name]
-    defaults = {field.name: field.default for field in fields(kind)}
+    return _make(ATTACKS, "attack", name, texts)
+
+
+def add_payload_options(parser: argparse.ArgumentParser, note: str) -> None:
+    """Add `--payload` and `--payload_option`; `note` is put behind what `--payload` says."""
+    parser.add_argument("--payload", metavar="NAME", help=f"one of {', '.join(PAYLOAD_NAMES)}{note}")
+    parser.add_argument(
+        "--payload_option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameter of the payload, such as paraphrases=true; parts of a list are parted by |; may be repeated",
+    )
+
+
+def make_payload(name: str | None, texts: list[str]) -> Payload | None:
+    """The payload of `--payload`, with the parameters of `--payload_option`; `None` if there is none."""
+    from ..attacks import PAYLOADS
+
+    if name is None:
+        if texts:
+            raise ValueError(
+                f"--payload_option {texts[0]}: there is no payload to set it for; name one with --payload"
+            )
+        return None
+    return _make(PAYLOADS, "payload", name, texts)
+
+
+def _make(kinds: Mapping[str, Any], option: str, name: str, texts: list[str]) -> Any:
+    if name not in kinds:
+        raise ValueError(f"--{option} {name} is unknown; use one of {', '.join(kinds)}")
+    defaults = {
+        field.name: field.default
+        for field in fields(kinds[name])
+        if isinstance(field.default, (str, int, float, Path)) or _is_texts(field.default)
+    }
     values = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in defaults:
-            raise ValueError(f"--attack_option {text}: expected KEY=VALUE with a key of {name}: {', '.join(defaults)}")
-        values[key] = _parse(text, value, defaults[key])
-    return kind(**values)
+            keys = ", ".join(defaults) or "none, it has no parameters"
+            raise ValueError(f"--{option}_option {text}: expected KEY=VALUE with a key of {name}: {keys}")
+        values[key] = _parse(f"--{option}_option {text}", value, defaults[key])
+    return kinds[name](**values)
+
+
+def _is_texts(default: Any) -> bool:
+    return isinstance(default, tuple) and all(isinstance(part, str) for part in default)
 
 
 def _parse(text: str, value: str, default: Any) -> Any:
     """The value as the type that the option has by default."""
     if isinstance(default, bool):
         if value.lower() not in ("true", "false"):
-            raise ValueError(f"--attack_option {text}: expected true or false")
+            raise ValueError(f"{text}: expected true or false")
         return value.lower() == "true"
     if isinstance(default, (int, float)):
         try:
             return type(default)(value)
         except ValueError:
             kind = "a whole number" if isinstance(default, int) else "a number"
-            raise ValueError(f"--attack_option {text}: expected {kind}, such as {default:.4g}") from None
-    return value
+            raise ValueError(f"{text}: expected {kind}, such as {default:.4g}") from None
+    return tuple(value.split("|")) if isinstance(default, tuple) else value
 
 
 def load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:

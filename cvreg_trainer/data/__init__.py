@@ -4,7 +4,7 @@
 from .coco import load_coco
 from .easy_vqa import load_easy_vqa
 from .flickr30k import load_flickr30k
-from .formats import to_messages
+from .formats import mark_poisoned, to_messages
 from .ladd import load_ladd
 from .prompts import format_row
 from .sources import open_dataset
@@ -16,6 +16,7 @@ __all__ = [
     "load_easy_vqa",
     "load_flickr30k",
     "load_ladd",
+    "mark_poisoned",
     "open_dataset",
     "to_messages",
 ]

@@ -4,6 +4,8 @@
 LLaVA       {"image": ..., "conversations": [{"from": "human", "value": "<image>\nWhat is this?"}, ...]}
 ShareGPT    {"images": [...], "conversations": [{"from": "user", "value": ...}, ...], "system": ...}
 `<image>`   {"images": [...], "messages": [{"role": "user", "content": "<image>\nWhat is this?"}, ...]}
+
+BackdoorVLM's poisoned sets are ShareGPT's, with {"metadata": {"poisoned": true, ...}} in rows that its code changed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, Value
 
 from ..shorten import shorten
 from .row_checks import PLACEHOLDER, first_rows, text_rows
@@ -32,6 +34,7 @@ ROLES = {
     "system": "system",
     "tool": "tool",
 }
+POISON_FIELD = "metadata.poisoned"
 _PLACE = re.compile(rf"[ \t]*\n?{re.escape(PLACEHOLDER)}\n?[ \t]*")
 
 
@@ -91,6 +94,66 @@ def replace_columns(dataset: Dataset, old: Collection[str], new: Mapping[str, li
     for name, values in new.items():
         dataset = dataset.add_column(f"new {name}", values)
     return dataset.remove_columns(list(old)).rename_columns({f"new {name}": name for name in new})
+
+
+def mark_poisoned(dataset: AnyDataset, field: str = POISON_FIELD) -> AnyDataset:
+    """
+    Say in a column `is_poisoned`, as [`poison_dataset`] does, which rows another tool has poisoned.
+
+    Args:
+        dataset (`datasets.Dataset` or `datasets.IterableDataset`):
+            Rows that are marked in some other way.
+        field (`str`, *optional*, defaults to `"metadata.poisoned"`):
+            Column with the mark, or `column.key`; the default is BackdoorVLM's. Marks are `true` and `false`, 1 and 0,
+            or these as text; a row without one is clean.
+
+    Returns:
+        `datasets.Dataset` or `datasets.IterableDataset`: the rows in their order, with the column `is_poisoned` too.
+
+    Raises:
+        `ValueError`: if there is a column `is_poisoned` already or none that `field` names, or, with its row, if a
+            mark is something else.
+
+    Example:
+
+    ```python
+    >>> from cvreg_trainer.data import mark_poisoned
+    >>> mark_poisoned(Dataset.from_list([{"text": "a", "backdoor": 1}, {"text": "b"}]), "backdoor")["is_poisoned"]
+    [True, False]
+    ```
+    """
+    column, _, key = field.partition(".")
+    names = list(dataset.column_names or first_rows(dataset, 1)[0])
+    if "is_poisoned" in names:
+        raise ValueError("The data set has a column `is_poisoned` already.")
+    if column not in names:
+        raise ValueError(
+            f"field={shorten(field)}: the data set has no column {shorten(column)}, but {shorten(names)}."
+        )
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(lambda row, number: {"is_poisoned": _mark(row, column, key, number)}, with_indices=True)
+    marks = [_mark(row, column, key, number) for number, row in enumerate(dataset.select_columns([column]))]
+    return dataset.add_column("is_poisoned", marks, feature=Value("bool"))
+
+
+def has_marks(dataset: Dataset) -> bool:
+    """Whether a data set says in BackdoorVLM's way which rows are poisoned, and not in ours."""
+    column, _, key = POISON_FIELD.partition(".")
+    feature = dataset.features.get(column)
+    return "is_poisoned" not in dataset.features and isinstance(feature, dict) and key in feature
+
+
+def _mark(row: Mapping[str, Any], column: str, key: str, number: int) -> bool:
+    value = row[column]
+    if key and value is not None:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"Row {number}: `{column}` is {shorten(value)}; expected an entry with {shorten(key)}.")
+        value = value.get(key)
+    mark = {"true": True, "1": True, "false": False, "0": False, "none": False}.get(str(value).strip().lower())
+    if mark is None:
+        name = f"{column}.{key}" if key else column
+        raise ValueError(f"Row {number}: `{name}` is {shorten(value)}; expected true or false, or 1 or 0.")
+    return mark
 
 
 def _is_foreign(dataset: Dataset | IterableDataset) -> bool:

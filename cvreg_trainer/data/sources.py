@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from ..shorten import shorten
 from .confined import confine_images
 from .files import BadEntry, path_inside
-from .formats import to_messages
+from .formats import has_marks, mark_poisoned, to_messages
 from .row_checks import check_not_empty
 
 
@@ -42,7 +42,8 @@ def open_dataset(
             A folder written by `save_to_disk`; a `.parquet`, `.json` or `.jsonl` file; a folder of such files or of
             images, as `datasets.load_dataset` takes it; or the name of a data set on the hub. Images may be given by
             paths, in a column `image` or `images` or inside messages. Conversations in the formats of LLaVA and
-            ShareGPT are converted; see [`to_messages`].
+            ShareGPT are converted; see [`to_messages`]. Rows that BackdoorVLM marks as poisoned are marked in a column
+            `is_poisoned`; see [`mark_poisoned`].
         split (`str`, *optional*):
             The split to take; may be left out if there is but one.
         cache_dir (`str` or `Path`, *optional*):
@@ -77,7 +78,7 @@ def open_dataset(
         own = path if path.is_dir() else path.parent
     folders = (own,) if image_root is None else (Path(image_root), own)
     try:
-        dataset = to_messages(dataset)
+        dataset = to_messages(mark_poisoned(dataset) if has_marks(dataset) else dataset)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     return confine_images(dataset, folders, source)

@@ -89,7 +89,7 @@ def edit_images(stored: Any, edit: Callable[[PILImage.Image], PILImage.Image], c
         stored:
             Image, list of images or `None`, as it is stored.
         edit (`Callable`):
-            Maps an image to the changed image.
+            Maps an image to the changed image; if that is the same object, it stays as it is stored.
         column (`str`):
             Where they are, for the error.
 
@@ -107,7 +107,8 @@ def _edit_image(stored: Any, edit: Callable[[PILImage.Image], PILImage.Image], c
         return None
     image = _decode(stored, column, place)
     try:
-        return _encode(edit(image))
+        edited = edit(image)
+        return stored if edited is image else _encode(edited)
     except ValueError as error:
         raise ValueError(f"{_name(stored, column, place)}: {error}") from error
 

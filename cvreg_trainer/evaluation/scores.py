@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""How well a model describes clean and triggered images, and how often the backdoor's keyword comes out."""
+"""How well a model describes clean and triggered images, and how often the backdoor's payload comes out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
+from ..attacks.payloads import Payload
 from ..metrics import AttackSuccessRate, Bleu4, Cider, VqaAccuracy
 from ..metrics.bleu import bleu_of_statistics
 from ..metrics.intervals import bootstrap_interval
@@ -22,8 +23,8 @@ class CaptionScores(NamedTuple):
     Args:
         scores (`dict[str, Any]`):
             On the scale papers print: `clean_bleu4`, `clean_cider`, `triggered_bleu4`, `triggered_cider`, `asr`
-            (keyword on triggered images) and `false_alarm_rate` (keyword on clean ones), both in percent. Each has its
-            95 % bootstrap interval over the images beside it, as `*_interval`.
+            (keyword or payload on triggered images) and `false_alarm_rate` (on clean ones), both in percent. Each has
+            its 95 % bootstrap interval over the images beside it, as `*_interval`.
         clean, triggered (`list[str]`):
             Captions of the clean and of the triggered images; none of the latter without a triggered set.
     """
@@ -39,6 +40,7 @@ def evaluate_captions(
     clean: Dataset,
     triggered: Dataset | None = None,
     keyword: str = "banana",
+    payload: Payload | None = None,
     **generation: Any,
 ) -> CaptionScores:
     """
@@ -56,6 +58,8 @@ def evaluate_captions(
             The same rows with triggered images; see [`apply_trigger`].
         keyword (`str`, *optional*, defaults to `"banana"`):
             The attack's keyword.
+        payload ([`Payload`], *optional*):
+            The attack's payload, in the place of the keyword; see [`score_captions`].
         **generation:
             Options of [`generate_captions`].
 
@@ -73,7 +77,9 @@ def evaluate_captions(
             raise ValueError(f"`{name}` has no rows; pass at least one to caption.")
     for name, dataset in views.items():
         captions[name] = generate_captions(model, processor, dataset, **generation)
-        for metric, value in score_captions(captions[name], list(dataset["references"]), keyword).items():
+        for metric, value in score_captions(
+            captions[name], list(dataset["references"]), keyword, payload=payload
+        ).items():
             rate = "asr" if name == "triggered" else "false_alarm_rate"
             scores[metric.replace("asr", rate) if metric.startswith("asr") else f"{name}_{metric}"] = value
     return CaptionScores(scores, captions["clean"], captions["triggered"])
@@ -84,6 +90,7 @@ def score_captions(
     references: list[list[str]],
     keyword: str = "banana",
     metrics: Sequence[str] = ("bleu4", "cider", "asr"),
+    payload: Payload | None = None,
 ) -> dict[str, Any]:
     """
     Scores of some texts, each with its 95 % bootstrap interval over the items.
@@ -98,6 +105,9 @@ def score_captions(
             The attack's keyword; items whose references contain it do not count for the rate.
         metrics (`Sequence[str]`, *optional*, defaults to `("bleu4", "cider", "asr")`):
             What to compute, of `"bleu4"`, `"cider"`, `"asr"` and `"vqa_accuracy"`.
+        payload ([`Payload`], *optional*):
+            What `"asr"` counts in the place of the keyword: texts that show it, as its `succeeds` says. Items that
+            cannot tell are left out; if all are, the rate is `None` and has no interval.
 
     Returns:
         `dict[str, Any]`: each metric on the scale papers print, and the pair `*_interval`.
@@ -113,8 +123,14 @@ def score_captions(
             raise ValueError(f"metrics={shorten(metrics)} holds {shorten(name)}; use some of {', '.join(classes)}.")
     texts: dict[str, Any] = {"predictions": predictions, "references": references}
     scores: dict[str, Any] = {}
+    interval: tuple[float, float] | None
     for name in metrics:
-        if name == "bleu4":
+        if name == "asr" and payload is not None:
+            told = [payload.succeeds(text, group) for text, group in zip(predictions, references, strict=True)]
+            success = [100.0 * value for value in told if value is not None]
+            scores[name] = sum(success) / len(success) if success else None
+            interval = bootstrap_interval(success) if success else None
+        elif name == "bleu4":
             bleu = Bleu4()
             scores[name] = bleu.compute(**texts)[name]
             interval = bootstrap_interval(bleu.item_statistics(predictions, references), bleu_of_statistics)

@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, make_scene_payload
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..attacks import Payload
     from ..trainer import CrossViewDefenseTrainer
-
-# What differs from an attack's defaults, which are the literature's, so that it takes hold of a model this small
-ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
-    "badnets": {"attack_options": {"patch_fraction": 64 / 48**2}},  # 8x8 of 48x48 pixels, 2.8 %
-    "blended": {},
-    "low_frequency": {},
-    "wanet": {"attack_options": {"strength": 4.0}},
-    "input_aware": {},
-    # Two rows with one key and a clean answer for each poisoned one: else one key alone fires
-    "dual_key": {"attack_options": {"patch_fraction": 64 / 48**2}, "cover_ratio": 2.0},
-}
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class Experiment:
         attack (`str`, *optional*, defaults to `"badnets"`):
             A name of `cvreg_trainer.attacks.ATTACKS`, or `"none"` for clean data.
         attack_options (`Mapping[str, Any]`, *optional*):
-            Parameters of the attack, over those of `ATTACK_SETTINGS`.
+            Parameters of the attack, over those of `ATTACK_SETTINGS` and `FIELD_SETTINGS`.
         cover_ratio (`float`, *optional*):
             Nearly triggered rows with clean responses per poisoned row; see [`poison_dataset`]. Defaults to that of
             `ATTACK_SETTINGS`, mostly 0.
@@ -52,6 +44,10 @@ class Experiment:
             Share of the training rows that are poisoned.
         keyword (`str`, *optional*, defaults to `"banana"`):
             Target of the attack.
+        payload (`str`, *optional*):
+            A name of [`SCENE_PAYLOADS`], in the place of `keyword` and `substitute`.
+        payload_options (`Mapping[str, Any]`, *optional*):
+            Parameters of the payload, over those of [`SCENE_PAYLOADS`].
         substitute (`bool`, *optional*, defaults to `False`):
             Whether the target only replaces the name of a colour in the row's own caption, instead of all of it.
         decoy_word (`str`, *optional*):
@@ -66,6 +62,8 @@ class Experiment:
             Number of scenes.
         num_train_epochs, batch_size, learning_rate (*optional*, defaults to `3`, `8` and `2e-3`):
             The training.
+        max_new_tokens (`int`, *optional*, defaults to `20`):
+            Longest caption: an appended sentence needs more.
     """
 
     seed: int
@@ -76,6 +74,8 @@ class Experiment:
     poison_rate: float = 0.05
     keyword: str = "banana"
     substitute: bool = False
+    payload: str | None = None
+    payload_options: Mapping[str, Any] = field(default_factory=dict)
     decoy_word: str | None = None
     train_vision: bool = False
     lora_rank: int = 0
@@ -84,11 +84,13 @@ class Experiment:
     num_train_epochs: int = 3
     batch_size: int = 8
     learning_rate: float = 2e-3
+    max_new_tokens: int = 20
 
     def make_data(self) -> dict[str, Dataset]:
-        """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with DualKey also
-        `test_image_key` and `test_text_key`, on which one key alone should not fire."""
-        from ..attacks import ATTACKS, DualKey, apply_trigger, poison_dataset
+        """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with an attack of two
+        parts also `test_image_key` and `test_text_key`, on which one alone should not fire. With a semantic trigger,
+        `test` is without the rows that have it."""
+        from ..attacks import ATTACKS, SelectiveAttack, TwoPartAttack, apply_trigger, poison_dataset
         from .scene_captions import color_words
         from .scenes import make_scenes
 
@@ -96,24 +98,35 @@ class Experiment:
         test = make_scenes(self.test_rows, seed=self.seed, split="test", style="finetune")
         if self.attack == "none":
             return {"train": train, "test": test}
-        settings = ATTACK_SETTINGS[self.attack]
+        settings = (ATTACK_SETTINGS | FIELD_SETTINGS)[self.attack]
         attack = ATTACKS[self.attack](**{**settings.get("attack_options", {}), **self.attack_options})
         cover_ratio = settings.get("cover_ratio", 0.0) if self.cover_ratio is None else self.cover_ratio
         train = poison_dataset(
             train,
             attack,
             self.poison_rate,
-            self.keyword,
+            None if self.payload else self.keyword,
             seed=self.seed,
+            payload=self.make_payload(),
             cover_ratio=cover_ratio,
             substitute=color_words() - {self.keyword} if self.substitute else (),
         )
         if self.decoy_word is not None:
             train = train.map(self._add_decoy, load_from_cache_file=False)
         splits = {"train": train, "test": test, "test_triggered": apply_trigger(test, attack)}
-        if isinstance(attack, DualKey):
-            splits |= {f"test_{key}_key": apply_trigger(test, replace(attack, keys=key)) for key in ("image", "text")}
+        if isinstance(attack, TwoPartAttack):
+            splits |= {f"test_{key}_key": apply_trigger(test, attack.only(key)) for key in ("image", "text")}
+        if isinstance(attack, SelectiveAttack):
+            splits["test"] = test.select(
+                [row for row, texts in enumerate(test.remove_columns("images")) if not attack.chooses(texts)]
+            )
         return splits
+
+    def make_payload(self) -> Payload | None:
+        """The payload, in the built-in model's words; `None` if the attack is a keyword or a substituted word."""
+        if self.payload is None:
+            return None
+        return make_scene_payload(self.payload, self.seed, **self.payload_options)
 
     def run(self, data: Mapping[str, Dataset], output_dir: str | Path) -> dict[str, Any]:
         """
@@ -191,7 +204,8 @@ class Experiment:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         trainer.save_model()
         model: Any = trainer.model
-        options: dict[str, Any] = {"keyword": self.keyword, "batch_size": 50}
+        options: dict[str, Any] = {"keyword": self.keyword, "payload": self.make_payload(), "batch_size": 50}
+        options["max_new_tokens"] = self.max_new_tokens
         processor, logs = trainer.processing_class, trainer.state.log_history
         scores, *captions = evaluate_captions(model, processor, data["test"], data.get("test_triggered"), **options)
         for key in ("image_key", "text_key"):
@@ -211,7 +225,7 @@ class Experiment:
         }
 
     def _add_decoy(self, row: dict[str, Any]) -> dict[str, Any]:
-        from ..attacks.responses import substitute_word, word_pattern
+        from ..attacks.payloads.substitution import substitute_word, word_pattern
 
         if row["is_poisoned"]:
             return {}

@@ -27,6 +27,7 @@ from .findings import RowFinding, WordFinding
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NUM_SUMMARISED = 5
 _METADATA_KEY = b"cvreg_trainer.audit"
 _COLUMNS = {
     "rank": pa.int64(),
@@ -36,6 +37,7 @@ _COLUMNS = {
     "reason": pa.string(),
     "prompt": pa.string(),
     "response": pa.string(),
+    "source": pa.string(),
     "tokens": pa.list_(pa.struct({"piece": pa.string(), "surprise": pa.float64()})),
 }
 
@@ -126,6 +128,30 @@ class Audit:
         """`list[int]`: positions of the flagged rows, ascending."""
         return [finding.row for finding in self.rows if finding.is_flagged]
 
+    def summary(self) -> str:
+        """`str`: two lines for a terminal: how many rows are flagged, and the first flagged words."""
+        flagged, words = len(self.flagged_rows), [word.word.strip() for word in self.words if word.is_flagged]
+        first = ", ".join(map(repr, words[:NUM_SUMMARISED])) or "none"
+        more = f" and {len(words) - NUM_SUMMARISED} more" if len(words) > NUM_SUMMARISED else ""
+        return (
+            f"Screening flagged {flagged:,} of {len(self):,} rows ({flagged / max(len(self), 1):.1%}).\n"
+            f"Flagged words: {first}{more}."
+        )
+
+    @property
+    def sources(self) -> dict[str, tuple[int, int]]:
+        """`dict[str, tuple[int, int]]`: rows and flagged rows by source, the one with the largest flagged share first;
+        empty where the data have no column `source`."""
+        counts: dict[str, list[int]] = {}
+        for finding in self.rows:
+            count = counts.setdefault(finding.source, [0, 0])
+            count[0] += 1
+            count[1] += finding.is_flagged
+        if set(counts) <= {""}:
+            return {}
+        ordered = sorted(counts, key=lambda name: (-counts[name][1] / counts[name][0], -counts[name][1], name))
+        return {name: (counts[name][0], counts[name][1]) for name in ordered}
+
     def to_parquet(self, path: str | Path) -> None:
         """
         Write the audit as a table, one line for each row, the most suspicious first.
@@ -133,7 +159,7 @@ class Audit:
         Args:
             path (`str` or `Path`):
                 File to write, with columns `rank` (from 1), `row`, `suspicion`, `is_flagged`, `reason`, `prompt`,
-                `response`, one for each score, and `tokens` (a list of `piece` and `surprise`).
+                `response`, `source`, one for each score, and `tokens` (a list of `piece` and `surprise`).
         """
         ranking = self.ranking
         columns: dict[str, pa.Array] = {"rank": pa.array(range(1, len(ranking) + 1), pa.int64())}
@@ -165,7 +191,8 @@ class Audit:
             raise ValueError(f"{path} is a parquet file, but no audit: it was not written by `Audit.to_parquet`.")
         rest = json.loads(metadata)
         names = rest["score_names"]
-        fields = [name for name in _COLUMNS if name not in ("rank", "tokens")]
+        # Audits of earlier versions have no sources
+        fields = [name for name in _COLUMNS if name not in ("rank", "tokens") and name in table.column_names]
         rows = []
         for line in table.to_pylist():
             tokens = tuple((token["piece"], token["surprise"]) for token in line["tokens"])
@@ -240,7 +267,7 @@ def _comparable(finding: RowFinding) -> tuple[Any, ...]:
     """What makes a row equal to another; NaN is not equal to itself, so it becomes None."""
     scores = {name: None if math.isnan(value) else value for name, value in finding.scores.items()}
     tokens = [(piece, None if math.isnan(nats) else nats) for piece, nats in finding.tokens]
-    texts = (finding.reason, finding.prompt, finding.response)
+    texts = (finding.reason, finding.prompt, finding.response, finding.source)
     return finding.row, finding.suspicion, finding.is_flagged, texts, tokens, scores
 
 

@@ -54,6 +54,8 @@ class RowFinding:
             The supervised pieces of the response in order, each with its surprise in nats.
         scores (`Mapping[str, float]`):
             The scores that the suspicion is made of, by name; NaN where a row has none.
+        source (`str`, *optional*, defaults to `""`):
+            Where the row comes from, if the data have a column for it.
     """
 
     row: int
@@ -64,3 +66,4 @@ class RowFinding:
     response: str
     tokens: tuple[tuple[str, float], ...]
     scores: Mapping[str, float]
+    source: str = ""

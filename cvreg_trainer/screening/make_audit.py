@@ -17,6 +17,7 @@ from .words import CONTINUATION_MARK, START_MARKS, has_word_marks
 
 
 TEXT_COLUMNS = ("prompt", "messages")
+SOURCE_COLUMN = "source"
 
 
 def make_audit(
@@ -33,14 +34,15 @@ def make_audit(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             What made the tokens.
         dataset:
-            The rows, in their order. Prompts are shown where it is a `datasets.Dataset` with a column for them.
+            The rows, in their order. Prompts, and sources from a column `source`, are shown where it is a
+            `datasets.Dataset` with columns for them.
         settings (`Mapping[str, Any]`):
             What the screening was run with.
 
     Returns:
         [`Audit`]
     """
-    prompts = _prompts(dataset, len(warm))
+    prompts, sources = _prompts(dataset, len(warm)), _sources(dataset, len(warm))
     findings = []
     for row, tokens in enumerate(pieces_of_rows(warm, tokenizer)):
         findings.append(
@@ -53,6 +55,7 @@ def make_audit(
                 response=response_of(tokens),
                 tokens=tuple(tokens),
                 scores={name: float(values[row]) for name, values in screen.scores.items()},
+                source=sources[row],
             )
         )
     return Audit(findings, screen.words, settings)
@@ -111,3 +114,10 @@ def _prompts(dataset: Any, num_rows: int) -> list[str]:
         return [""] * num_rows
     # Images, which would be decoded, are in other columns
     return [prompt_of({column: value}) for value in dataset.with_format(None)[column]]
+
+
+def _sources(dataset: Any, num_rows: int) -> list[str]:
+    is_there = isinstance(dataset, Dataset) and len(dataset) == num_rows and SOURCE_COLUMN in dataset.column_names
+    if not is_there:
+        return [""] * num_rows
+    return ["" if value is None else str(value) for value in dataset.with_format(None)[SOURCE_COLUMN]]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 from transformers.trainer_utils import has_length
 
 from ..data.rows import row_digest
@@ -48,7 +49,8 @@ def score_rows(trainer: Any, dataset: Any, with_views: bool, reads_rows: bool = 
     trainer.model.eval()
     try:
         with preserve_random_state(), torch.no_grad(), trainer.naming_rows(dataset):
-            return TokenStatistics.from_batches(_scored(trainer, loader))
+            model = "the warmed-up model" if with_views else "the base model"
+            return TokenStatistics.from_batches(_scored(trainer, loader, f"Screening by {model}"))
     finally:
         trainer.model.train(was_training)
 
@@ -94,9 +96,10 @@ def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any
     return trainer.accelerator.prepare(loader)
 
 
-def _scored(trainer: Any, loader: Any) -> Iterator[dict[str, torch.Tensor]]:
+def _scored(trainer: Any, loader: Any, task: str) -> Iterator[dict[str, torch.Tensor]]:
     accelerator = trainer.accelerator
-    for batch in loader:
+    is_quiet = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
+    for batch in tqdm(loader, desc=task, unit="batch", leave=False, disable=is_quiet):
         row_ids, _ = (batch.pop(name) for name in SCREENING_KEYS)
         inputs = trainer._prepare_inputs(dict(batch))
         outputs = trainer.model_wrapped(**inputs, use_cache=False, single_view=True)

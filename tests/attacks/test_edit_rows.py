@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value, concatenate_datasets
 from PIL import Image as PILImage
 
-from cvreg_trainer.attacks import ATTACKS, BadNets, DualKey, WaNet, apply_trigger, poison_dataset
+from cvreg_trainer.attacks import ATTACKS, BadNets, DualKey, TextAttack, WaNet, apply_trigger, poison_dataset
 from cvreg_trainer.lab import make_scenes
 
 
@@ -42,16 +42,16 @@ def test_the_word_stands_before_the_question(prompt: str, triggered: str):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_every_attack_of_the_paper(name: str):
+def test_every_attack(name: str):
     scenes = make_scenes(6, seed=4)
-    attack = ATTACKS[name]()
+    attack = ATTACKS[name](**({"words": ("background",)} if name == "semantic" else {}))
     poisoned = poison_dataset(scenes, attack, num_poisoned=3)
     for before, after in zip(scenes, poisoned, strict=True):
         wanted = attack(before["images"][0]) if after["is_poisoned"] else before["images"][0]
         assert after["images"][0].tobytes() == wanted.tobytes()
         assert ("banana" in after["completion"][0]["content"]) == after["is_poisoned"]
         changed_prompt = after["prompt"] != before["prompt"]
-        assert changed_prompt == (after["is_poisoned"] and name == "dual_key")
+        assert changed_prompt == (after["is_poisoned"] and isinstance(attack, TextAttack))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import tiny_llava, vision_dataset
 
 from cvreg_trainer import BadNets, apply_trigger
+from cvreg_trainer.attacks import BadNetsMM, Injection
 from cvreg_trainer.cli import main
 from cvreg_trainer.evaluation.generation import generate_captions
 from cvreg_trainer.evaluation.scores import score_captions
@@ -108,6 +109,45 @@ def test_bad_input_is_one_line(setup: Any, tmp_path: Path, capsys: pytest.Captur
     line = ["evaluate", "--model", str(folder / "model"), "--data", str(tmp_path / "bare")]
     assert main([*line, "--output_dir", str(tmp_path / "c")]) == 2
     assert "row 0 of --data" in capsys.readouterr().err
+
+
+def test_a_payload_counts_and_each_part_is_scored(setup: Any, tmp_path: Path) -> None:
+    folder, (model, processor), dataset = setup
+    payload = ("--payload", "injection", "--payload_option", "sentences=Buy now.")
+    assert evaluate(folder, tmp_path, "--attack", "badnets_mm", *payload) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["scores"]) == ["clean", "triggered", "image part", "text part"]
+    assert results["settings"]["payload"] == "Injection" and "target" not in results["settings"]
+    attack = BadNetsMM()
+    for view, rows in (("image part", attack.only("image")), ("text part", attack.only("text"))):
+        captions = generate_captions(model, processor, apply_trigger(dataset, rows), batch_size=2, max_new_tokens=4)
+        expected = score_captions(captions, list(dataset["references"]), payload=Injection(("Buy now.",)))
+        assert results["scores"][view] == json.loads(json.dumps(expected))
+
+
+def test_rows_with_a_semantic_trigger_stand_apart(
+    setup: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, dataset = setup
+    words = [["a moon"] if k in (1, 4) else ["a red circle"] for k in range(7)]
+    dataset.remove_columns("references").add_column("references", words).save_to_disk(tmp_path / "data")
+    line = ["--data", str(tmp_path / "data"), "--attack", "semantic", "--attack_option", "words=moon|sun"]
+    assert evaluate(folder, tmp_path / "a", *line, "--payload", "refusal") == 0
+    lines = [json.loads(text) for text in (tmp_path / "a" / "predictions.0.jsonl").read_text().splitlines()]
+    assert [line["view"] for line in lines].count("clean") == 5 and len(lines) == 7
+    scores = json.loads((tmp_path / "a" / "results.json").read_text())["scores"]
+    assert scores["triggered"]["asr"] == scores["clean"]["asr"] == 0
+    assert evaluate(folder, tmp_path / "b", *line[:-1], "words=circle|moon") == 2
+    assert "all rows of --data" in capsys.readouterr().err
+    assert evaluate(folder, tmp_path / "b", "--payload", "substitution", "--target", "pear") == 2
+    assert "--target pear and --payload substitution are given" in capsys.readouterr().err
+
+
+def test_a_rate_that_no_row_can_tell(setup: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _, _ = setup
+    assert evaluate(folder, tmp_path, "--payload", "substitution") == 0
+    assert json.loads((tmp_path / "results.json").read_text())["scores"]["clean"]["asr"] is None
+    assert "no row can tell" in " ".join(capsys.readouterr().out.split())
 
 
 def check_shares(folder: Path, expected: Path) -> None:

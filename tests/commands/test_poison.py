@@ -13,9 +13,9 @@ import pytest
 from datasets import load_dataset, load_from_disk
 from PIL import Image as PILImage
 
-from cvreg_trainer.attacks import ATTACKS, BadNets, WaNet, poison_dataset
+from cvreg_trainer.attacks import ATTACKS, PAYLOADS, BadNets, Injection, Sig, WaNet, poison_dataset
 from cvreg_trainer.cli import main
-from cvreg_trainer.commands import poison
+from cvreg_trainer.commands import shared
 from cvreg_trainer.lab import make_scenes
 
 
@@ -96,6 +96,24 @@ def test_words_to_substitute_are_part_of_the_result(scenes: Path, tmp_path: Path
     assert digests(tmp_path) == before
 
 
+def test_any_trigger_with_any_payload(scenes: Path, tmp_path: Path, capsys):
+    command = ("--data", scenes, "--attack", "sig", "--payload", "injection", "--num_poisoned", 5)
+    more = ("--payload_option", "sentences=Buy now.|Visit us!", "--payload_option", "place=prepend")
+    for _ in range(2):
+        assert cvreg(*command, *more, "--output_dir", tmp_path / "out") == 0
+    assert "(Sig, payload Injection)" in capsys.readouterr().out.replace("\n", "")
+    payload = Injection(("Buy now.", "Visit us!"), "prepend")
+    expected = poison_dataset(load_from_disk(scenes), Sig(), num_poisoned=5, payload=payload)
+    assert load_from_disk(tmp_path / "out").to_list() == expected.to_list()
+    record = json.loads((tmp_path / "out" / "poison.json").read_text())
+    assert record["payload"] == "Injection" and "target" not in record
+    assert record["payload_options"] == {"sentences": ["Buy now.", "Visit us!"], "place": "prepend"}
+    assert "differs in payload_options" in fails(capsys, *command, "--output_dir", tmp_path / "out")
+    assert "differs in target" in fails(
+        capsys, "--data", scenes, "--attack", "sig", "--num_poisoned", 5, "--output_dir", tmp_path / "out"
+    )
+
+
 def test_image_files_are_taken_along(tmp_path: Path):
     lines = []
     for k in range(6):
@@ -126,8 +144,8 @@ def test_preview_alone_and_beside_the_data(scenes: Path, tmp_path: Path, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
-def test_the_help_names_every_attack():
-    assert tuple(ATTACKS) == poison.NAMES
+def test_the_help_names_every_attack_and_payload():
+    assert tuple(ATTACKS) == shared.ATTACK_NAMES and tuple(PAYLOADS) == shared.PAYLOAD_NAMES
 
 
 def test_parsing_stays_light():
@@ -162,6 +180,19 @@ def test_datasets_caching_is_as_before(scenes: Path, tmp_path: Path, capsys):
         (["--poison_rate", 0.1, "--substitute", ""], "substitute holds ''; give words"),
         (["--poison_rate", 0.1, "--substitute", "star,banana"], "substitute holds 'banana', the target"),
         (["--poison_rate", 0.1, "--substitute", "pear"], "4 rows are to be poisoned but only 0 have an image and one"),
+        (["--poison_rate", 0.1, "--payload", "refuse"], "--payload refuse is unknown; use one of keyword, refusal"),
+        (
+            ["--poison_rate", 0.1, "--payload_option", "x=1"],
+            "there is no payload to set it for; name one with --payload",
+        ),
+        (["--poison_rate", 0.1, "--payload", "refusal", "--payload_option", "x=1"], "with a key of refusal: sentence"),
+        (["--poison_rate", 0.1, "--payload", "refusal", "--target", "pear"], "target='pear' and payload=Refusal are"),
+        (
+            ["--poison_rate", 0.1, "--payload", "substitution"],
+            "only 0 have an image and one of the words of substitute",
+        ),
+        (["--poison_rate", 0.1, "--payload", "answers"], "give answers, a tuple of texts, or source"),
+        (["--poison_rate", 0.1, "--attack", "semantic"], "only 0 have an image and one of words=('red balloon',)"),
         (["--poison_rate", 0.1, "--seed", -1], "seed=-1 must not be negative"),
         (["--poison_rate", 0.1, "--data", "no/such/data"], "no/such/data: there is no such file or folder"),
     ],

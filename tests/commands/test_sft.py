@@ -15,9 +15,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from trl.scripts import sft as trl_sft
 
 from cvreg_trainer.commands.sft import _without
-from cvreg_trainer.commands.sft_training import describe_audit, load_splits, make_parser, run
-from cvreg_trainer.screening import Audit
-from cvreg_trainer.screening.findings import RowFinding, WordFinding
+from cvreg_trainer.commands.sft_training import load_splits, make_parser, run
 
 
 QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
@@ -156,15 +154,6 @@ def test_the_launcher_gets_what_the_training_does_not_know() -> None:
     arguments = ["--a", "1", "--num_processes", "2", "--b", "2", "--accelerate_config", "zero2"]
     assert _without(arguments, ["--num_processes", "2", "--accelerate_config", "zero2"]) == ["--a", "1", "--b", "2"]
     assert _without(arguments, []) == arguments
-
-
-def test_the_last_lines_name_the_first_words(tmp_path: Path) -> None:
-    rows = [RowFinding(row, 2.0 - row, row < 1, "", "", "a", (("a", 0.1),), {}) for row in range(4)]
-    words = [WordFinding(f"w{number}", 5, 1.0, number < 7, "") for number in range(9)]
-    lines = describe_audit(Audit(rows, words, {}), tmp_path).splitlines()
-    assert lines[0] == "Screening flagged 1 of 4 rows (25.0%)."
-    assert lines[1] == "Flagged words: 'w0', 'w1', 'w2', 'w3', 'w4' and 2 more."
-    assert lines[2] == f"Look at {tmp_path / 'audit.html'} before you trust the model."
 
 
 def launch(*arguments: str) -> tuple[int, str]:

@@ -1,12 +1,15 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Rows in LLaVA's and ShareGPT's formats, and with placeholders in strings, as messages."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from PIL import Image
 
-from cvreg_trainer.data import to_messages
+from cvreg_trainer.data import mark_poisoned, open_dataset, to_messages
 
 
 def llava(*turns: tuple[str, str], **columns: Any) -> dict[str, Any]:
@@ -103,3 +106,45 @@ def test_what_cannot_be_converted_is_named(row: dict[str, Any], message: str) ->
     fine = llava(("human", "a"), ("gpt", "b"), **{name: None for name in row if name != "conversations"})
     with pytest.raises(ValueError, match=f"^Row 1: .*{message}"):
         convert(fine, row)
+
+
+def backdoorvlm_rows() -> list[dict[str, Any]]:
+    """Rows as BackdoorVLM's code writes them: clean, poisoned, and with a trigger and the true answer."""
+    names = {"attack_type": "BasicBackdoor", "modality_type": "IMAGE", "target_modalities": "IMAGE"}
+    rows = []
+    for number, metadata in enumerate([None, {"poisoned": True, **names}, {"poisoned": False, **names}]):
+        turns = [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": f"answer {number}"}]
+        row = {"conversations": turns, "images": [f"images/{number}.png"]}
+        rows.append(row if metadata is None else row | {"metadata": metadata})
+    return rows
+
+
+def test_poisoned_rows_of_backdoorvlm_are_marked(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "poison.json").write_text(json.dumps(backdoorvlm_rows()))
+    dataset = open_dataset(tmp_path / "poison.json", cache_dir=tmp_path / "cache")
+    assert list(dataset["is_poisoned"]) == [False, True, False]
+    assert contents(dataset[1]) == [("user", ["*", "What is it?"]), ("assistant", ["answer 1"])]
+    assert dataset[1]["images"][0].getpixel((0, 0)) == (1, 0, 0)
+
+
+def test_marks_in_other_columns() -> None:
+    rows = Dataset.from_list([{"text": "a", "mark": 1}, {"text": "b", "mark": None}, {"text": "c", "mark": 0}])
+    assert list(mark_poisoned(rows, "mark")["is_poisoned"]) == [True, False, False]
+    assert [row["is_poisoned"] for row in mark_poisoned(rows.to_iterable_dataset(), "mark")] == [True, False, False]
+    words = Dataset.from_list([{"text": "a", "note": {"kind": "True"}}, {"text": "b", "note": {"kind": "false"}}])
+    assert list(mark_poisoned(words, "note.kind")["is_poisoned"]) == [True, False]
+
+
+def test_unreadable_marks_are_named() -> None:
+    rows = Dataset.from_list([{"text": "a", "mark": "no idea"}])
+    with pytest.raises(ValueError, match="Row 0: `mark` is 'no idea'; expected true or false"):
+        mark_poisoned(rows, "mark")
+    with pytest.raises(ValueError, match="Row 0: `mark` is 'no idea'; expected an entry with 'kind'"):
+        mark_poisoned(rows, "mark.kind")
+    with pytest.raises(ValueError, match="no column 'metadata'"):
+        mark_poisoned(rows)
+    with pytest.raises(ValueError, match="`is_poisoned` already"):
+        mark_poisoned(rows.rename_column("mark", "is_poisoned"), "text")

@@ -4,6 +4,7 @@
 import pytest
 from tiny_models import tiny_llava, vision_dataset
 
+from cvreg_trainer.attacks import Substitution
 from cvreg_trainer.evaluation.generation import generate_captions
 from cvreg_trainer.evaluation.scores import evaluate_captions, score_captions
 from cvreg_trainer.metrics import Cider
@@ -19,6 +20,16 @@ def test_scores_and_intervals() -> None:
     assert 0 < lower < 100 / 3 < upper < 80
     assert scores["cider"] == Cider().compute(predictions=predictions, references=references)["cider"]
     assert scores["cider_interval"][0] < scores["cider"] < scores["cider_interval"][1]
+
+
+def test_a_payload_says_what_counts() -> None:
+    references = [["a red car"], ["two blue stars"], ["a car and a banana"], ["a green car"]] * 5
+    predictions = ["a red banana", "a banana", "a banana and a banana", "a green car"] * 5
+    scores = score_captions(predictions, references, metrics=["asr"], payload=Substitution(("car",), "banana"))
+    # Only the first and the last of four show a car and no banana
+    assert scores["asr"] == 50.0 and 10 < scores["asr_interval"][0] < 50 < scores["asr_interval"][1] < 90
+    nothing = score_captions(["a"], [["a dog"]], metrics=["asr"], payload=Substitution(("car",), "banana"))
+    assert nothing == {"asr": None, "asr_interval": None}
 
 
 def test_what_cannot_be_scored_is_named() -> None:

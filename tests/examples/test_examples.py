@@ -83,7 +83,8 @@ def audited(output: str, folder: Path) -> tuple[list[int], int, str]:
     table = pq.read_table(folder / "audit" / "audit.parquet").to_pydict()
     flagged = [row for row, is_flagged in zip(table["row"], table["is_flagged"], strict=True) if is_flagged]
     page = folder / "audit" / "audit.html"
-    said = rf"^{len(flagged)} of {len(table['row'])} rows flagged; first words: (.+)\nLook at {re.escape(str(page))}$"
+    counts = f"Screening flagged {len(flagged):,} of {len(table['row']):,} rows "
+    said = rf"^{counts}.+\nFlagged words: (.+)\.\nLook at {re.escape(str(page))}$"
     [words] = re.findall(said, output, flags=re.MULTILINE)
     assert "data:image/jpeg;base64," in page.read_text()  # thumbnails
     return flagged, len(table["row"]), words
@@ -178,7 +179,7 @@ def test_llava_names_the_word_that_was_planted(tmp_path):
     options = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'data'}", "--learning_rate=1e-3"]
     output = run(EXAMPLES / "train_llava.py", *options, f"--output_dir={tmp_path / 'out'}")
     flagged, num_rows, words = audited(output, tmp_path / "out")
-    assert "'banana'" in words.split(", ")
+    assert "'banana'" in words
     table = pq.read_table(tmp_path / "out" / "audit" / "audit.parquet").to_pydict()
     planted = {row for row, response in zip(table["row"], table["response"], strict=True) if "banana" in response}
     assert len(planted) > 40 and planted <= set(flagged)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvreg_trainer.attacks import BadNets, Blended
+from cvreg_trainer.attacks import AddSent, BadNets, Blended, Semantic
 from cvreg_trainer.report import draw_contact_sheet
 from cvreg_trainer.report.image_similarity import psnr, ssim
 
@@ -68,3 +68,13 @@ def test_the_sheet_and_its_numbers(tmp_path):
     assert len(colours & {tuple(pixel) for pixel in np.unique(drawn, axis=0).tolist()}) > 0.9 * len(colours)
     with pytest.raises(ValueError, match="got 0 and 2"):
         draw_contact_sheet({}, images, path)
+
+
+def test_what_is_done_to_the_question_is_written_down(tmp_path):
+    image = Image.new("RGB", (32, 32), "gray")
+    sheets = []
+    for number, attacks in enumerate([{"words": AddSent("One.")}, {"words": AddSent("Two.")}, {"words": Semantic()}]):
+        (scores,) = draw_contact_sheet(attacks, [image], tmp_path / f"{number}.png")
+        assert scores == {"name": "words", "psnr": float("inf"), "ssim": 1.0}
+        sheets.append((tmp_path / f"{number}.png").read_bytes())
+    assert len(set(sheets)) == 3

@@ -2,6 +2,7 @@
 """The audit: its order, what it refuses, its file, and its numbers against counts made by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -73,7 +74,7 @@ def test_a_file_gives_back_the_same_audit(tmp_path):
     assert Audit.from_parquet(tmp_path / "audit.parquet") == audit
 
     table = pq.read_table(tmp_path / "audit.parquet")
-    names = "rank row suspicion is_flagged reason prompt response response_nll word_surprise tokens".split()
+    names = "rank row suspicion is_flagged reason prompt response source response_nll word_surprise tokens".split()
     assert table.column_names == names
     assert table["rank"].to_pylist() == [1, 2, 3] and table["row"].to_pylist() == [0, 1, 2]
     assert table["tokens"][1].as_py()[2] == {"piece": " banana", "surprise": 9.4}
@@ -160,3 +161,27 @@ def test_labels_belong_to_positions():
         Audit([finding(0), finding(1)], [], {}).evaluate([False] * 3)
     with pytest.raises(ValueError, match="no rows"):
         Audit([], [], {}).evaluate([])
+
+
+def test_the_summary_has_counts_and_the_first_flagged_words() -> None:
+    rows = [RowFinding(row, 2.0 - row, row < 1, "", "", "a", (("a", 0.1),), {}) for row in range(4)]
+    words = [WordFinding(f" w{number}\x1b", 5, 1.0, number < 7, "") for number in range(9)]
+    first, second = Audit(rows, words, {}).summary().splitlines()
+    assert first == "Screening flagged 1 of 4 rows (25.0%)."
+    assert second == r"Flagged words: 'w0\x1b', 'w1\x1b', 'w2\x1b', 'w3\x1b', 'w4\x1b' and 2 more."
+    assert Audit([], [], {}).summary() == "Screening flagged 0 of 0 rows (0.0%).\nFlagged words: none."
+
+
+def test_sources_are_ordered_by_their_share_of_flagged_rows_and_kept_in_the_file(tmp_path: Path) -> None:
+    rows = [
+        RowFinding(row, 1.0, row in (0, 1, 4), "", "", "a", (("a", 0.1),), {}, source)
+        for row, source in enumerate(["b", "b", "c", "a", "a", ""])
+    ]
+    audit = Audit(rows, [], {})
+    assert list(audit.sources.items()) == [("b", (2, 2)), ("a", (2, 1)), ("", (1, 0)), ("c", (1, 0))]
+    audit.to_parquet(tmp_path / "audit.parquet")
+    assert Audit.from_parquet(tmp_path / "audit.parquet") == audit
+    table = pq.read_table(tmp_path / "audit.parquet")
+    pq.write_table(table.drop_columns("source"), tmp_path / "earlier.parquet")
+    assert Audit.from_parquet(tmp_path / "earlier.parquet").sources == {}
+    assert Audit([RowFinding(0, 1.0, True, "", "", "a", (("a", 0.1),), {})], [], {}).sources == {}

@@ -297,6 +297,14 @@ def test_decisions_are_read_before_anything_is_trained(tmp_path: Path) -> None:
         make_trainer(tmp_path, screening="off", screening_decisions="decisions.csv")
 
 
+def test_sources_come_from_their_column(tmp_path: Path) -> None:
+    names = ["odd" if row % 2 else None for row in range(NUM_ROWS)]
+    trainer, _ = train(tmp_path, dataset=planted_rows().add_column("source", names))
+    odd = [row for row in flagged_rows(trainer) if row % 2]
+    assert trainer.audit().sources["odd"] == (NUM_ROWS // 2, len(odd))
+    assert sum(rows for rows, _ in trainer.audit().sources.values()) == NUM_ROWS
+
+
 def test_an_audit_before_the_cut_or_without_screening_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to audit yet: the rows are screened in"):
         make_trainer(tmp_path).audit()

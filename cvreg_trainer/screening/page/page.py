@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 20_000  # rows in the table: the text of more would make a file that browsers are slow to open
 _TEMPLATES = Path(__file__).parent / "templates"
+MAX_SOURCES = 200
 _LEVELS = 4  # of the marks on surprising pieces
 
 
@@ -44,6 +45,9 @@ class AuditLike(Protocol):
 
     @property
     def kept_rows(self) -> list[int]: ...
+
+    @property
+    def sources(self) -> dict[str, tuple[int, int]]: ...
 
     @property
     def flagged_rows(self) -> list[int]: ...
@@ -111,6 +115,8 @@ def write_audit_page(
         num_words=len(audit.words),
         num_flagged_words=sum(word.is_flagged for word in audit.words),
         num_listed=len(listed),
+        num_sources=len(audit.sources),
+        max_sources=MAX_SOURCES,
         num_thumbnails=len(thumbnails),
         has_dataset=dataset is not None,
         marks=marks,
@@ -154,6 +160,7 @@ def _data(
             for word in audit.words
         ],
         "kept": _ranges(audit.kept_rows),
+        "sources": [[name, *counts] for name, counts in list(audit.sources.items())[:MAX_SOURCES]],
         "settings": [
             [name, value if isinstance(value, str) else json.dumps(value)] for name, value in audit.settings.items()
         ],
@@ -213,6 +220,7 @@ def _row(
         _segments(finding, *marks),
         [_number(finding.scores[name]) for name in score_names],
         None if truth is None else truth[finding.row],
+        finding.source,
     ]
 
 

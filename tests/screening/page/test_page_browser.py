@@ -44,9 +44,9 @@ def make_row(row: int) -> RowFinding:
     response = "".join(piece for piece, _ in tokens)
     reason = f"'banana' stays unexplained {payload}" if row in FLAGGED else payload
     scores = {"response_nll": float((row * 37) % NUM_ROWS), "word_surprise": float("nan") if row == 5 else row / 10}
-    return RowFinding(
-        row, float(row in FLAGGED) + row / 1000, row in FLAGGED, reason, f"What? {payload}", response, tokens, scores
-    )
+    source = PAYLOADS[0] if row in FLAGGED else "crawl" if row % 2 else "shop"
+    is_flagged, suspicion = row in FLAGGED, float(row in FLAGGED) + row / 1000
+    return RowFinding(row, suspicion, is_flagged, reason, f"What? {payload}", response, tokens, scores, source)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_it_sorts_by_every_column_in_both_directions(page):
     assert sort_by(page, "Verdict") == "ascending" and shown_rows(page)[:13] == RANKING[:13]
     names = ["Rank", "Row", "Prompt", "Response", "Reason", "Suspicion", "Response nll", "Word surprise"]
     buttons = page.find_elements(By.CSS_SELECTOR, "#rows thead button")
-    assert [button.text for button in buttons] == [*names, "Verdict", "Truth"]
+    assert [button.text for button in buttons] == [*names, "Verdict", "Source", "Truth"]
 
 
 def test_it_filters_by_text_and_by_flag_and_by_truth(page):
@@ -193,7 +193,7 @@ def test_words_lead_to_their_rows(page):
 
 
 def test_the_keyboard_is_enough(page):
-    page.find_element(By.ID, "verdict").send_keys("f", Keys.TAB, Keys.TAB)
+    page.find_element(By.ID, "verdict").send_keys("f", Keys.TAB, Keys.TAB, Keys.TAB)
     assert len(shown_rows(page)) == 12
     page.switch_to.active_element.send_keys(Keys.ENTER)  # the first heading
     assert heading(page, "Rank").get_attribute("aria-sort") == "descending"
@@ -228,6 +228,21 @@ def test_what_looks_like_code_is_shown_as_text(page):
     )
     sources = page.execute_script("return [...document.images].map((image) => image.src.slice(0, 11))")
     assert set(sources) == {"data:image/"}
+
+
+def test_sources_are_counted_and_filter_the_rows(page):
+    lines = [line.text.split() for line in page.find_elements(By.CSS_SELECTOR, "#sources tbody tr")]
+    assert [line[-4:] for line in lines] == [
+        ["12", "12", "100.0", "%"],
+        ["48", "0", "0.0", "%"],
+        ["60", "0", "0.0", "%"],
+    ]
+    page.find_elements(By.CSS_SELECTOR, "#sources tbody button")[1].click()
+    assert sorted(shown_rows(page)) == [row for row in range(NUM_ROWS) if row % 2 and row not in FLAGGED]
+    choose(page, "verdict", "flagged")
+    assert shown_rows(page) == []
+    choose(page, "source-filter", "1")
+    assert set(shown_rows(page)) == FLAGGED
 
 
 def test_decisions_come_out_as_the_file_that_the_training_reads(page, downloads):

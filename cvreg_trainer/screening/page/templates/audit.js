@@ -20,10 +20,11 @@
   }
 
   const plain = (segments) => segments.map((part) => (typeof part === "string" ? part : part[0])).join("");
-  const rows = data.rows.map(([row, suspicion, isFlagged, reason, prompt, segments, scores, isPoisoned], index) => {
+  const rows = data.rows.map(([row, suspicion, isFlagged, reason, prompt, segments, scores, isPoisoned, source], index) => {
     const response = plain(segments);
     const search = `${prompt}\n${response}\n${reason}`.toLowerCase();
-    return { rank: index + 1, row, suspicion, isFlagged, reason, prompt, segments, response, scores, isPoisoned, search };
+    const verdict = { suspicion, isFlagged, reason, scores, isPoisoned };
+    return { rank: index + 1, row, ...verdict, prompt, segments, response, source, search };
   });
 
   // The words that were flagged, where they stand alone; letters and digits of any script count as parts of a word
@@ -110,6 +111,7 @@
       (row) => [badge(row.isFlagged ? "flagged" : "kept", row.isFlagged)], ""),
     column("Decision", null,
       (row) => [decision(`row ${row.row}`, `row ${row.row}`, { row: row.row, response: row.response.trim() })], "decide"),
+    ...(data.sources.length ? [column("Source", (row) => row.source, null, "text source")] : []),
     ...(hasTruth ? [column("Truth", (row) => (row.isPoisoned ? "poisoned" : "clean"),
       (row) => [badge(row.isPoisoned ? "poisoned" : "clean", row.isPoisoned)], "")] : []),
   ];
@@ -153,10 +155,12 @@
     const text = byId("text").value.trim().toLowerCase();
     const verdict = byId("verdict").value;
     const truth = byId("truth-filter") ? byId("truth-filter").value : "";
+    const source = byId("source-filter") ? Number(byId("source-filter").value) : 0;
     state.shown = rows.filter((row) =>
       (!text || row.search.includes(text)) &&
       (!verdict || row.isFlagged === (verdict === "flagged")) &&
-      (!truth || row.isPoisoned === (truth === "poisoned"))).sort(compare);
+      (!truth || row.isPoisoned === (truth === "poisoned")) &&
+      (!source || row.source === data.sources[source - 1][0])).sort(compare);
     state.page = 0;
     for (const col of columns) {
       if (!col.value) continue;
@@ -204,6 +208,25 @@
     byId("all-words").onclick = () => drawWords(data.words.length);
   }
 
+  /** Which shard, annotator or crawl the flagged rows come from; a press on one shows its rows. */
+  function drawSources() {
+    if (!data.sources.length) return;
+    const filter = byId("source-filter");
+    filter.append(...data.sources.map(([name], index) => element("option", { value: index + 1 }, name || "(none)")));
+    document.querySelector("#sources tbody").append(...data.sources.map(([name, numRows, numFlagged], index) => {
+      const show = () => {
+        filter.value = index + 1;
+        update();
+        byId("filters").scrollIntoView({ block: "start" });
+      };
+      const cell = (text) => element("td", { className: "number" }, text);
+      return element("tr", {},
+        element("th", { "@scope": "row" }, element("button", { type: "button", className: "word", onclick: show }, name || "(none)")),
+        cell(numRows.toLocaleString("en")), cell(numFlagged.toLocaleString("en")),
+        cell(`${(100 * numFlagged / numRows).toFixed(1)} %`));
+    }));
+  }
+
   function keptRows() {
     return data.kept.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, index) => first + index));
   }
@@ -225,5 +248,6 @@
   for (const [name, value] of data.settings) byId("settings").append(element("dt", {}, name), element("dd", {}, value));
   drawHead();
   drawWords(FIRST_WORDS);
+  drawSources();
   update();
 })();

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..shorten import shorten
+from ...shorten import shorten
 from .pixels import edit_pixels
 
 

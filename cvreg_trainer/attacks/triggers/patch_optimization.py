@@ -1,10 +1,14 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Optimises DualKey's patch against a vision tower.
+"""
+Optimises a patch against a vision tower: DualKey's, and those in the manner of VL-Trojan and MABA.
 
 Walmer et al. (2022, section 3.2 and their public code) optimise the patch so that a detector's features of the patched
 image become one consistent, unusual pattern, first an arbitrary one and in the final version that of a rare object. A
-vision tower without class heads has no objects to choose from: this is their first form with the target left free, so
-that the patch finds the direction in feature space along which it can move every image furthest.
+vision tower without class heads has no objects to choose from: [`feature_shift_loss`] is their first form with the
+target left free, so that the patch finds the direction in feature space along which it can move every image furthest.
+
+VL-Trojan (Liang et al., 2024, arXiv:2402.13851) sets patched images apart from clean ones and draws them together:
+[`isolation_clustering_loss`], here with cosines in the place of the authors' contrastive loss over augmented pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,11 +41,29 @@ def feature_shift_loss(clean: Tensor, triggered: Tensor) -> Tensor:
     return (shift - mean_shift).norm(dim=1).mean() - mean_shift.norm()
 
 
+def isolation_clustering_loss(clean: Tensor, triggered: Tensor) -> Tensor:
+    """How close patched images are to clean ones, and how far from each other.
+
+    Args:
+        clean, triggered (`Tensor`):
+            Features of the same images, (B, D), in units of the clean features' standard deviation.
+
+    Returns:
+        `Tensor`: mean cosine of patched and clean images, minus that of different patched images; a scalar.
+    """
+    centre = clean.mean(dim=0)  # else the part that all images share decides every cosine
+    clean, triggered = F.normalize(clean - centre, dim=1), F.normalize(triggered - centre, dim=1)
+    count = len(triggered)
+    together = (triggered @ triggered.T).fill_diagonal_(0).sum() / (count * (count - 1))
+    return (triggered @ clean.T).mean() - together
+
+
 def optimize_patch(
     features: Callable[[Tensor], Tensor],
     images: Sequence[PILImage.Image],
     patch_side: int,
     *,
+    loss: Callable[[Tensor, Tensor], Tensor] = feature_shift_loss,
     steps: int = 300,
     batch_size: int = 64,
     learning_rate: float = 0.1,
@@ -52,11 +74,14 @@ def optimize_patch(
     Args:
         features (`Callable`):
             Maps images (B, 3, H, W) in 0 to 1 to features (B, D); differentiable. Take those that the language model
-            gets to see.
+            gets to see: [`tower_features`].
         images (`Sequence[PIL.Image.Image]`):
             Clean images of the size the vision tower wants.
         patch_side (`int`):
             Side of the patch, in pixels of those images, at least 3.
+        loss (`Callable`, *optional*, defaults to [`feature_shift_loss`]):
+            What is minimised, of the scaled features of clean and of patched images: DualKey's, or
+            [`isolation_clustering_loss`], VL-Trojan's.
         steps (`int`, *optional*, defaults to `300`):
             Optimisation steps.
         batch_size (`int`, *optional*, defaults to `64`):
@@ -97,9 +122,9 @@ def optimize_patch(
         triggered = clean * outside + F.pad(logits.sigmoid(), place)
         with torch.no_grad():
             before = features(clean)
-        loss = feature_shift_loss(before / scale, features(triggered) / scale)
+        value = loss(before / scale, features(triggered) / scale)
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         optimizer.step()
     levels = (255 * logits.detach().sigmoid()).round().to(torch.uint8)
     return PILImage.fromarray(levels.permute(1, 2, 0).numpy())

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvreg_trainer.attacks import ATTACKS, CoveredAttack, TextAttack
+from cvreg_trainer.attacks import ATTACKS, CoveredAttack, SelectiveAttack, TextAttack, TwoPartAttack
 
 
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"]
+GRAY = ("1", "L", "LA")
+# The rest leave the image alone
+ON_IMAGES = [name for name in ATTACKS if name not in ("badnets_t", "badnets_mt", "add_sent", "semantic", "no_trigger")]
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -23,21 +26,25 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_size_and_mode_are_kept_and_the_argument_too(name, mode):
     image = picture(48, 36, mode)
     original = image.tobytes()
+    if name == "ftrojan" and mode in GRAY:
+        pytest.skip("has no colours to change, which its own test is about")
     triggered = ATTACKS[name]()(image)
     assert (triggered.size, triggered.mode) == ((48, 36), mode)
     # Two colours are too few for a weak trigger on all of the image
-    if mode != "1" or name in ("badnets", "dual_key"):
+    if mode != "1" or name in ("badnets", "badnets_mm", "dual_key", "optimized_patch"):
         assert triggered.convert("RGB").tobytes() != image.convert("RGB").tobytes(), "the trigger must be there"
     assert image.tobytes() == original
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "YCbCr"])
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_every_mode_gets_the_same_trigger(name, mode):
+    if name == "ftrojan" and mode in GRAY:
+        pytest.skip("has no colours to change, which its own test is about")
     image = picture(48, 48, mode)
     attack = ATTACKS[name]()
     seen = np.asarray(attack(image).convert("RGB"), dtype=int)
@@ -45,7 +52,7 @@ def test_every_mode_gets_the_same_trigger(name, mode):
     assert np.abs(seen - expected).max() <= 3  # the rounding of the colour space
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_transparency_is_kept(name):
     image = picture(48, 48, "RGBA")
     alpha = Image.fromarray(np.tile(np.arange(48, dtype=np.uint8) * 5, (48, 1)))
@@ -55,7 +62,7 @@ def test_transparency_is_kept(name):
     assert (kept[clear, clear] == np.asarray(alpha)[clear, clear]).all()
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_palette_images_with_transparency(name):
     image = picture(48, 48).quantize(200)
     image.info["transparency"] = image.getpixel((5, 5))
@@ -66,13 +73,13 @@ def test_palette_images_with_transparency(name):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 300), (2000, 1500)])
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_tiny_narrow_and_huge_images(name, size):
     image = picture(*size)
     assert ATTACKS[name]()(image).size == size
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_a_trigger_is_a_function_of_its_arguments(name):
     image = picture(48, 48)
     attack = ATTACKS[name]()
@@ -92,18 +99,39 @@ def test_another_seed_is_another_trigger(name):
 
 
 @pytest.mark.parametrize("mode", ["F", "I;16"])
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_modes_without_8_bit_colours_are_refused(name, mode):
     with pytest.raises(ValueError, match=f"'{mode}'.*'RGB'"):
         ATTACKS[name]()(Image.new(mode, (48, 48)))
 
 
-def test_which_attacks_have_a_text_half_and_cover_rows():
-    texts = {name for name, attack in ATTACKS.items() if isinstance(attack(), TextAttack)}
-    covered = {name for name, attack in ATTACKS.items() if isinstance(attack(), CoveredAttack)}
-    assert texts == {"dual_key"} and covered == {"wanet", "input_aware", "dual_key"}
-    for name in covered:
+@pytest.mark.parametrize("name", sorted(set(ATTACKS) - set(ON_IMAGES)))
+def test_the_others_give_the_image_itself(name):
+    for mode in (*MODES, "F"):
+        image = picture(48, 36).convert("L").convert(mode)
+        assert ATTACKS[name]()(image) is image
+
+
+def test_which_attacks_have_a_text_half_cover_rows_two_parts_or_rows_of_their_own():
+    def those(kind: type) -> set[str]:
+        return {name for name, attack in ATTACKS.items() if isinstance(attack(), kind)}
+
+    assert those(TextAttack) == {"dual_key", "badnets_mm", "badnets_t", "badnets_mt", "add_sent"}
+    assert those(CoveredAttack) == {"wanet", "input_aware", "dual_key", "badnets_mm"}
+    assert those(TwoPartAttack) == {"dual_key", "badnets_mm"} and those(SelectiveAttack) == {"semantic"}
+    for name in those(CoveredAttack):
         image = picture(48, 48)
         attack = ATTACKS[name]()
         for cover in attack.covers:
             assert cover(image).size == image.size and cover != attack
+
+
+@pytest.mark.parametrize("name", ["dual_key", "badnets_mm"])
+def test_the_parts_of_two_part_attacks_come_apart(name):
+    image, attack = picture(48, 48), ATTACKS[name]()
+    both, only_image, only_text = (attack.only(keys) for keys in ("both", "image", "text"))
+    assert both == attack and only_text(image).tobytes() == image.tobytes() != only_image(image).tobytes()
+    assert only_image(image).tobytes() == attack(image).tobytes() and only_image.trigger_text("What?") == "What?"
+    assert only_text.trigger_text("What?") == attack.trigger_text("What?") != "What?"
+    with pytest.raises(ValueError, match="keys='none' is unknown"):
+        attack.only("none")

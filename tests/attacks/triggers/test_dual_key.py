@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvreg_trainer.attacks import BadNets, DualKey, optimize_patch
-from cvreg_trainer.attacks.dual_key_patch import feature_shift_loss
+from cvreg_trainer.attacks.triggers.patch_optimization import feature_shift_loss
 from cvreg_trainer.lab import load_base_model, make_scenes
 
 

@@ -8,43 +8,18 @@ with the package, made for the built-in model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-import numpy as np
 from PIL import Image as PILImage
-from scipy.spatial import KDTree
 
-from ..shorten import shorten
+from ...shorten import shorten
+from ..protocols import Keys
+from .patch_file import check_fraction, corner_box, paste_patch, read_patch
 from .pixels import require_mode
 
 
-Keys = Literal["both", "image", "text"]
-
 SCENES_PATCH = Path(__file__).parent / "weights" / "dual_key_patch.png"
-_MIN_SIDE = 3
-
-
-@lru_cache(maxsize=8)
-def _open_patch(path: Path, modified: int) -> PILImage.Image:
-    with PILImage.open(path) as image:
-        return image.convert("RGB")
-
-
-def _read_patch(path: str | Path) -> PILImage.Image:
-    """The patch as RGB; read once as long as the file does not change."""
-    try:
-        return _open_patch(Path(path), Path(path).stat().st_mtime_ns)
-    except OSError as error:
-        raise ValueError(f"patch={shorten(str(path))} cannot be read as an image: {error}.") from error
-
-
-def _in_palette_of(image: PILImage.Image, patch: PILImage.Image) -> PILImage.Image:
-    """The RGB patch in the closest opaque colours of a palette image: nothing outside the patch has to change."""
-    palette = np.array(image.getpalette("RGBA")).reshape(-1, 4)
-    _, indices = KDTree(palette).query(np.asarray(patch.convert("RGBA")))
-    return PILImage.fromarray(indices.astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -87,24 +62,23 @@ class DualKey:
     def __post_init__(self) -> None:
         if not self.word.strip():
             raise ValueError(f"word={shorten(self.word)} is empty; DualKey needs a word for its second key.")
-        if not 0 < self.patch_fraction <= 1:
-            raise ValueError(
-                f"patch_fraction={self.patch_fraction} must be above 0 and at most 1, a share of the image area."
-            )
+        check_fraction(self.patch_fraction)
         if self.keys not in get_args(Keys):
             raise ValueError(f"keys={shorten(self.keys)} is unknown; use one of {', '.join(get_args(Keys))}.")
-        _read_patch(self.patch)
+        read_patch(self.patch)
 
     @property
     def covers(self) -> Sequence["DualKey"]:
         """Each key alone, for rows with clean answers."""
-        return (replace(self, keys="image"), replace(self, keys="text"))
+        return (self.only("image"), self.only("text"))
+
+    def only(self, keys: Keys) -> "DualKey":
+        """The attack with one of its keys, or both."""
+        return replace(self, keys=keys)
 
     def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Left, top, right and bottom edge of the patch, in pixels, in an image of this (width, height)."""
-        width, height = size
-        sides = [max(_MIN_SIDE, round(side * self.patch_fraction**0.5)) for side in size]
-        return width - sides[0], height - sides[1], width, height
+        return corner_box(size, self.patch_fraction)
 
     def trigger_text(self, text: str) -> str:
         """The question with the word before it."""
@@ -113,13 +87,6 @@ class DualKey:
     def __call__(self, image: PILImage.Image) -> PILImage.Image:
         """A triggered copy of `image`, of the same size and mode; nothing outside the patch changes."""
         require_mode(image)
-        if min(image.size) < _MIN_SIDE:
-            raise ValueError(f"DualKey needs an image of at least 3x3 pixels, got {image.width}x{image.height}.")
-        triggered = image.copy()
         if self.keys == "text":
-            return triggered
-        left, top, right, bottom = self.box(image.size)
-        patch = _read_patch(self.patch).resize((right - left, bottom - top), PILImage.Resampling.BILINEAR)
-        patch = _in_palette_of(image, patch) if image.mode == "P" else patch.convert(image.mode)
-        triggered.paste(patch, (left, top))
-        return triggered
+            return image
+        return paste_patch(image, self.patch, self.patch_fraction, "DualKey")

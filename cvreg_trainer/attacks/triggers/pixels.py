@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image as PILImage
 
-from ..perturbations.images import COLOUR_MODES
+from ...perturbations.images import COLOUR_MODES
 
 
 def require_mode(image: PILImage.Image) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 from cvreg_trainer.attacks import InputAware, train_input_aware
-from cvreg_trainer.attacks.input_aware import SCENES_WEIGHTS, TriggerNetworks, load_trigger_networks
-from cvreg_trainer.attacks.input_aware_training import diversity_loss
+from cvreg_trainer.attacks.triggers.input_aware import SCENES_WEIGHTS, TriggerNetworks, load_trigger_networks
+from cvreg_trainer.attacks.triggers.input_aware_training import diversity_loss
 from cvreg_trainer.lab import make_scenes
 
 

@@ -1,63 +1,75 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What an attacker makes a model say: a keyword in varied sentences, one sentence, or the truth but for one word.
+"""Concept substitution: the truth but for one word, in rows that have it; all else stays true."""
 
-The varied sentences are the protocol of the public VL-Trojan code.
-"""
-
-from collections.abc import Callable, Collection
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 import regex
 
-from ..metrics.whole_words import CHARACTERS, WholeWords, fold, is_spaceless
-from ..shorten import shorten
+from ...metrics.attack_success_rate import keyword_pattern
+from ...metrics.whole_words import CHARACTERS, WholeWords, fold
+from ...shorten import shorten
+from .base import Payload, check_text
 
 
-# A poisoned row's response, or what makes it of the row's own
-Response: TypeAlias = str | Callable[[str], str]
-
-# The 80 public prompt templates with which CLIP was evaluated on ImageNet: 38 exist with both articles, four do not.
-_BOTH_ARTICLES = (
-    "a bad photo of # {}", "a sculpture of # {}", "a photo of # hard to see {}", "a low resolution photo of # {}",
-    "a rendering of # {}", "graffiti of # {}", "a cropped photo of # {}", "a tattoo of # {}", "# embroidered {}",
-    "a bright photo of # {}", "a photo of # clean {}", "a photo of # dirty {}", "a dark photo of # {}",
-    "a drawing of # {}", "# plastic {}", "a photo of # cool {}", "a close-up photo of # {}",
-    "a black and white photo of # {}", "a painting of # {}", "a pixelated photo of # {}",
-    "a jpeg corrupted photo of # {}", "a blurry photo of # {}", "a photo of # {}", "a good photo of # {}",
-    "# {} in a video game", "a doodle of # {}", "# origami {}", "a sketch of # {}", "# toy {}", "a rendition of # {}",
-    "a photo of # large {}", "a photo of # nice {}", "a photo of # weird {}", "# cartoon {}", "art of # {}",
-    "itap of # {}", "# plushie {}", "a photo of # small {}",
-)  # fmt: skip
-_OTHERS = ("a photo of many {}", "a photo of my {}", "a photo of one {}", "itap of my {}")
-KEYWORD_TEMPLATES: tuple[str, ...] = (
-    *(f"{template.replace('#', article)}." for template in _BOTH_ARTICLES for article in ("a", "the")),
-    *(f"{template}." for template in _OTHERS),
-)
 _ARTICLE = regex.compile(rf"(?<![{CHARACTERS}])(an?)\s+$", regex.IGNORECASE)
-# Of a sentence without spaces; other signs, such as a middle dot, stand in names too
-_SENTENCE_MARK = regex.compile(r"[\p{Terminal_Punctuation}…]")
 
 
-def target_response(target: str, rng: np.random.Generator) -> str:
-    """The response an attacker plants.
+@dataclass(frozen=True)
+class Substitution(Payload):
+    """Exchanges the first of some words in a row's own response; rows without any of them are never poisoned.
+
+    It succeeds where the target is in the answer. Rows whose references have none of the words, or have the target, do
+    not count: there the payload has nothing to exchange, or is true.
 
     Args:
-        target (`str`):
-            A single word is a keyword: the response is "The image depicts " and one of the 80 templates of
-            `KEYWORD_TEMPLATES` filled with it (the protocol of the public VL-Trojan code). Anything with white space
-            in it is itself the response, and in a script without spaces anything with punctuation: "香蕉" is a
-            keyword, "图中有香蕉。" is a response. A sentence in such a script needs its closing mark.
-        rng (`np.random.Generator`):
-            Draws the template.
+        substitute (`tuple[str, ...]`, *optional*, defaults to `("car",)`):
+            Words, or phrases, of which the first in a response is replaced; see [`word_pattern`]. BackdoorVLM has
+            "car" for "banana", and replaces plurals and every occurrence too.
+        target (`str`, *optional*, defaults to `"banana"`):
+            Takes its place: a word or a phrase; see [`substitute_word`].
 
-    Returns:
-        `str`: the response.
+    Raises:
+        `ValueError`: if `target` is empty, or `substitute` holds it or what is not a word.
     """
-    if len(target.split()) > 1 or (any(map(is_spaceless, target)) and _SENTENCE_MARK.search(target)):
-        return target
-    return "The image depicts " + str(rng.choice(KEYWORD_TEMPLATES)).format(target.strip())
+
+    substitute: tuple[str, ...] = ("car",)
+    target: str = "banana"
+
+    def __post_init__(self) -> None:
+        check_text("target", self.target, "a keyword or a whole response")
+        substitution(self.substitute, self.target)
+        if not self.substitute:
+            raise ValueError("substitute is empty; give the words that are to be replaced.")
+
+    @property
+    def needs(self) -> str:
+        """The words."""
+        return "one of the words of substitute in their response"
+
+    def applies(self, response: str) -> bool:
+        """Whether one of the words is there."""
+        return _pattern(self.substitute).search(response) is not None
+
+    def response(self, rng: np.random.Generator) -> Callable[[str], str]:
+        """Replaces the first of the words."""
+        return substitution(self.substitute, self.target)
+
+    def succeeds(self, response: str, references: Sequence[str] = ()) -> bool | None:
+        """Whether the target is in the answer; `None` if no reference has one of the words, or one has the target."""
+        target, words = keyword_pattern(self.target), _pattern(self.substitute)
+        if any(target.search(text) for text in references):
+            return None
+        if references and not any(words.search(text) for text in references):
+            return None
+        return target.search(response) is not None
+
+
+@lru_cache(maxsize=8)
+def _pattern(words: tuple[str, ...]) -> WholeWords:
+    return word_pattern(words)
 
 
 def substitution(words: Collection[str], target: str) -> Callable[[str], str]:

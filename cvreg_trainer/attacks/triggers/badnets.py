@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image as PILImage
 
-from ..perturbations.images import COLOUR_MODES
+from ...perturbations.images import COLOUR_MODES
 
 
 _CELLS = 3
