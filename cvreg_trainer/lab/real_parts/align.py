@@ -82,7 +82,7 @@ def align_projector(
         first, second = projector.linear_1, projector.linear_2
         first.weight.div_(spread)
         first.bias.sub_(first.weight @ mean)
-        norm = second(projector.act(first(features[0, ::7].float()))).norm(dim=-1).mean()
+        norm = second(projector.act(first(features[0, ::16].float()))).norm(dim=-1).mean()
         second.weight.mul_(length / norm)
         second.bias.mul_(length / norm)
     return losses

@@ -12,7 +12,7 @@ def test_projected_patches_point_at_the_words() -> None:
     model, _ = tiny_joined()
     torch.manual_seed(1)
     words = torch.tensor([40, 50, 60, 70])
-    which = torch.arange(200) % 4
+    which = torch.randint(4, (200,))
     centres = 3 * torch.randn(4, 16)
     features = (5 + 2 * (centres[which][:, None] + torch.randn(200, 4, 16))).expand(2, -1, -1, -1).bfloat16()
     bags = [{int(words[number])} for number in which]
@@ -23,4 +23,4 @@ def test_projected_patches_point_at_the_words() -> None:
     found = F.normalize(projected.mean(1), dim=-1) @ F.normalize(table[words] - table.mean(0), dim=-1).T
     assert (found.argmax(1) == which).float().mean() > 0.95
     length = table[words].norm(dim=-1).mean()
-    torch.testing.assert_close(projected.norm(dim=-1).mean(), length, rtol=0.1, atol=0)
+    torch.testing.assert_close(projected.norm(dim=-1).mean(), length, rtol=0.2, atol=0)
