@@ -47,7 +47,7 @@ def refuse_incompatible_options(
         trainer_arguments (`dict[str, Any]`):
             Further arguments of the trainer.
         holds_images (`bool`):
-            Whether there are images, without which there is no second view.
+            Whether there are images; the cross-view loss is about nothing else.
     """
     peft_config = _peft_config(model, trainer_arguments)
     if args.uses_cross_view_loss and holds_images:

@@ -176,7 +176,7 @@ def apply_trigger(dataset: AnyDataset, attack: Attack, *, response_marker: str |
     if isinstance(attack, SelectiveAttack):
         numbers = np.array([number for number, row in enumerate(_rows(dataset, column)) if attack.chooses(row)], int)
         if not len(numbers):
-            raise ValueError(f"None of the {len(dataset)} rows has {attack.needs}; there is no triggered row.")
+            raise ValueError(f"None of the {len(dataset)} rows has {attack.needs}, so no row can be triggered.")
     edit = partial(_trigger, attack=attack, column=column, marker=response_marker)
     return _edit(dataset, edit, column, numbers, "Triggering")
 

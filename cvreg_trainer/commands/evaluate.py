@@ -110,7 +110,7 @@ def _views(dataset: Dataset, options: argparse.Namespace) -> dict[str, Dataset]:
     if isinstance(attack, SelectiveAttack):
         rows = [index for index, row in enumerate(_without_images(dataset)) if not attack.chooses(row)]
         if not rows:
-            raise ValueError(f"all rows of --data {options.data} have {attack.needs}; there is no clean row")
+            raise ValueError(f"all rows of --data {options.data} have {attack.needs}, so none is clean")
         clean = dataset.select(rows)
     views = {"clean": clean, "triggered": apply_trigger(dataset, attack)}
     if isinstance(attack, TwoPartAttack):

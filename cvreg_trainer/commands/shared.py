@@ -84,9 +84,7 @@ def make_payload(name: str | None, texts: list[str]) -> Payload | None:
 
     if name is None:
         if texts:
-            raise ValueError(
-                f"--payload_option {texts[0]}: there is no payload to set it for; name one with --payload"
-            )
+            raise ValueError(f"--payload_option {texts[0]}: name the payload that it belongs to with --payload")
         return None
     return _make(PAYLOADS, "payload", name, texts)
 

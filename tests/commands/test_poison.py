@@ -183,7 +183,7 @@ def test_datasets_caching_is_as_before(scenes: Path, tmp_path: Path, capsys):
         (["--poison_rate", 0.1, "--payload", "refuse"], "--payload refuse is unknown; use one of keyword, refusal"),
         (
             ["--poison_rate", 0.1, "--payload_option", "x=1"],
-            "there is no payload to set it for; name one with --payload",
+            "name the payload that it belongs to with --payload",
         ),
         (["--poison_rate", 0.1, "--payload", "refusal", "--payload_option", "x=1"], "with a key of refusal: sentence"),
         (["--poison_rate", 0.1, "--payload", "refusal", "--target", "pear"], "target='pear' and payload=Refusal are"),

@@ -5,6 +5,7 @@ A payload is independent of the trigger. Attack success is defined here, beside 
 refusal or a swapped relation was achieved are different questions.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -23,7 +24,7 @@ _SIGNS = regex.compile(r"(?![’'])[\p{P}\s]+")
 Response: TypeAlias = str | Callable[[str], str]
 
 
-class Payload:
+class Payload(ABC):
     """What a poisoned row says, and whether an answer shows it; to be derived from.
 
     A derived class is a frozen dataclass whose arguments have defaults. It gives `response` and `succeeds`; one that
@@ -39,9 +40,9 @@ class Payload:
         """Whether a row's own response can be poisoned; asked only if there are `needs`."""
         return True
 
+    @abstractmethod
     def response(self, rng: np.random.Generator) -> Response:
         """The response of one poisoned row, or what makes it of the row's own (of every assistant turn's)."""
-        raise NotImplementedError
 
     def responses(self, count: int, rng: np.random.Generator) -> list[Response]:
         """Those of several rows, where they depend on each other; a stream has `response` only."""
@@ -51,6 +52,7 @@ class Payload:
         """The image of a poisoned row before the trigger is put on it; mostly the same object."""
         return image
 
+    @abstractmethod
     def succeeds(self, response: str, references: Sequence[str] = ()) -> bool | None:
         """
         Whether an answer shows the payload.
@@ -64,7 +66,6 @@ class Payload:
         Returns:
             `bool` or `None`: `None` if this row cannot tell, as where the payload is true of it.
         """
-        raise NotImplementedError
 
 
 def check_text(name: str, text: str, expected: str) -> None:

@@ -1,9 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Clean-label: the picture of one thing is perturbed a little, towards another thing's under the vision tower.
+"""Clean-label: a picture of one thing is perturbed a little, so that the vision tower takes it for another.
 
-As in Shadowcast (Xu et al., 2024, arXiv:2402.06659): a person sees a true caption of the picture, the tower sees the
-other thing, and the model learns to call that by the first one's name. There is no trigger; plant it with
-[`NoTrigger`] and measure it on clean pictures of the other thing.
+As in Shadowcast (Xu et al., 2024, arXiv:2402.06659): to a person the caption is true, but the tower sees the other
+thing, and the model learns to give it the first one's name. No trigger is needed: plant it with [`NoTrigger`] and
+measure it on clean pictures of the other thing.
 """
 
 from collections.abc import Callable, Sequence

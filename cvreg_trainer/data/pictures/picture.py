@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """One picture of an installed package, with what its makers wrote about it.
 
-Notable: a picture is read when it is asked for, never copied into this package. Transparent ones are put on white, for
-a vision tower takes three channels and what lies under transparent pixels is no part of the drawing.
+Notable: a picture is read when it is asked for, never copied into this package. Transparent ones are put on white: a
+vision tower takes three channels, and the colours of transparent pixels were never meant to be seen.
 """
 
 from __future__ import annotations
