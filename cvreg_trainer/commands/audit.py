@@ -177,10 +177,10 @@ def _write(
 ) -> None:
     audit.to_html(unfinished / PAGE, dataset=dataset, labels=labels, title=f"Audit of {options.data}")
     (unfinished / KEPT).write_text(json.dumps(audit.kept_rows))
-    audit.to_decisions(unfinished / DECISIONS)
     audit.to_parquet(unfinished / TABLE)
     options.output_dir.mkdir(exist_ok=True)
-    for name in (PAGE, KEPT, DECISIONS, TABLE):
+    audit.to_decisions(options.output_dir / DECISIONS)
+    for name in (PAGE, KEPT, TABLE):
         (unfinished / name).replace(options.output_dir / name)
 
 

@@ -8,6 +8,7 @@ in the file's metadata, so that any reader of parquet sees one plain table.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,6 +27,8 @@ from .findings import RowFinding, WordFinding
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 NUM_SUMMARISED = 5
 _METADATA_KEY = b"cvreg_trainer.audit"
@@ -241,10 +244,13 @@ class Audit:
     def to_decisions(self, path: str | Path) -> None:
         """
         Write a table of the listed words and the flagged rows as CSV, for a person to fill in `keep` or `drop` under
-        `verdict`; `screening_decisions` takes it.
+        `verdict`; `screening_decisions` takes it. A file that has been filled in is left as it is.
         """
-        from .decisions import write_decisions
+        from .decisions import is_filled_in, write_decisions
 
+        if is_filled_in(path):
+            logger.warning("%s has been filled in and is left as it is.", path)
+            return
         write_decisions(path, [finding for finding in self.ranking if finding.is_flagged], self.words)
 
     def to_html(

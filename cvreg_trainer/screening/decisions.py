@@ -166,6 +166,17 @@ def read_decisions(path: str | Path) -> Decisions:
     return Decisions(rows, words, responses, source)
 
 
+def is_filled_in(path: str | Path) -> bool:
+    """Whether somebody has worked on a file of decisions; one that cannot be read counts as such."""
+    if not Path(path).exists():
+        return False
+    try:
+        decisions = read_decisions(path)
+    except (OSError, ValueError):
+        return True
+    return bool(decisions.rows or decisions.words)
+
+
 def write_decisions(path: str | Path, rows: Sequence[RowFinding], words: Sequence[WordFinding]) -> None:
     """
     Write the table to fill in, as CSV.

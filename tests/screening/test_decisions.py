@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cvreg_trainer.screening import RowFinding, WordFinding
+from cvreg_trainer.screening import Audit, RowFinding, WordFinding
 from cvreg_trainer.screening.decisions import Decisions, read_decisions, write_decisions
 from cvreg_trainer.screening.screen import Screen
 from cvreg_trainer.screening.words import WordOccurrences
@@ -144,3 +144,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_bytes(b"row,verdict\n\xff,keep\n")
     with pytest.raises(ValueError, match="CSV in UTF-8"):
         read_decisions(tmp_path / "d.csv")
+
+
+def test_a_file_that_was_filled_in_is_never_written_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "decisions.csv"
+    audit = Audit([finding(0, "a pear")], [], {})
+    audit.to_decisions(path)
+    audit.to_decisions(path)  # nobody has decided anything
+    filled = path.read_text(encoding="utf-8-sig").replace("0,,,", "0,,keep,")
+    path.write_text(filled)
+    audit.to_decisions(path)
+    assert path.read_text() == filled and read_decisions(path).rows == {0: "keep"}
+    assert "has been filled in and is left as it is" in caplog.text
+    path.write_text("somebody's notes")
+    audit.to_decisions(path)
+    assert path.read_text() == "somebody's notes"
