@@ -53,6 +53,9 @@ class CrossViewOutput(ModelOutput):
             Squared L2 distance of the two views' pooled features. `None` if only the original view was run.
         aux_loss (`torch.Tensor`, *optional*):
             Load-balancing loss of mixture-of-experts models, where the model returns one.
+        first_state (`torch.Tensor` of shape `(B, D)`):
+            Hidden state of the original view that predicts the first label: before the model has seen the response.
+            `None` if both views were run.
     """
 
     log_probs: torch.Tensor | None = None
@@ -63,6 +66,7 @@ class CrossViewOutput(ModelOutput):
     label_mask: torch.Tensor | None = None
     feature_distance: torch.Tensor | None = None
     aux_loss: torch.Tensor | None = None
+    first_state: torch.Tensor | None = None
 
 
 def trl_head_serves(model: PreTrainedModel) -> bool:
@@ -253,9 +257,11 @@ def _forward_views(
         distance = _feature_distance(features, mask, head.feature_pooling)
     log_probs, entropy, similarity, top1 = (spread(values) for values in statistics)
     is_top1 = label_mask & (top1 == targets)
-    return CrossViewOutput(
-        log_probs, entropy, similarity, top1, is_top1, label_mask, distance, getattr(outputs, "aux_loss", None)
-    )
+    first_state = None
+    if num_views == 1 and label_mask.shape[1]:
+        first_state = hidden[torch.arange(len(hidden), device=hidden.device), label_mask.int().argmax(1)].detach()
+    aux_loss = getattr(outputs, "aux_loss", None)
+    return CrossViewOutput(log_probs, entropy, similarity, top1, is_top1, label_mask, distance, aux_loss, first_state)
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import torch
 
 from ..collators.batches import is_pixels, is_visual, same
 from ..collators.seeded_views import SeededViews, has_image, holds_pixels
-from ..data.rows import copy_row, row_digest
+from ..data.rows import copy_row, find_images, replace_images, row_digest
 from ..perturbations.strong import strong_view
 from ..random_state import preserve_random_state
+from .row_features import row_features
 
 
 # What the collator adds to a batch, and no model knows
-SCREENING_KEYS = ("row_id", "is_early")
+SCREENING_KEYS = ("row_id", "is_early", "row_values")
 
 
 class DataCollatorForScreening:
@@ -132,6 +133,74 @@ class DataCollatorForScreening:
         if any(in_row) and not _is_by_row(batch, len(rows)):
             return batch  # patches of the rows with an image; the others have none
         return {**batch, **self.views.of_pixels(batch, digests, [not is_here for is_here in in_row])}
+
+
+class DataCollatorWithFeatures:
+    """
+    Data collator that adds `row_values` to each batch of a [`DataCollatorForScreening`]: what [`row_features`] gives.
+
+    Args:
+        inner ([`DataCollatorForScreening`]):
+            Collator to wrap, which leaves out no rows.
+    """
+
+    def __init__(self, inner: DataCollatorForScreening) -> None:
+        self.inner = inner
+
+    def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
+        """
+        Collate rows.
+
+        Returns:
+            `dict[str, Any]`: the inner collator's batch, and `row_values`, float16 of shape `(B, 1024)`.
+        """
+        rows = list(examples)
+        values = torch.stack([torch.from_numpy(row_features(row)) for row in rows])
+        return {**self.inner(rows), "row_values": values}
+
+
+class DataCollatorForOthers:
+    """
+    Data collator that shows a row's response with the pictures of another row of its batch, and adds `row_values`,
+    float16 of shape `(B, 1)`: 1 where there was another row with as many pictures, else 0 and the row as it is.
+
+    Args:
+        inner ([`DataCollatorForScreening`]):
+            Collator to wrap, which leaves out no rows.
+    """
+
+    def __init__(self, inner: DataCollatorForScreening) -> None:
+        self.inner = inner
+
+    def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
+        """Collate rows; `row_id` names the rows whose responses they are."""
+        rows = list(examples)
+        images = [find_images(row) if self.inner.reads_rows else [] for row in rows]
+        others, has_other = [], []
+        for place, row in enumerate(rows):
+            other = _other_place(place, images)
+            has_other.append(other is not None)
+            others.append(row if other is None else _with_images(row, images[other]))
+        batch = self.inner(others)
+        names = [row_id(row_digest(row)) for row in rows]
+        batch["row_id"] = torch.tensor(names, dtype=torch.int64)
+        batch["row_values"] = torch.tensor(has_other, dtype=torch.float16).unsqueeze(1)
+        return batch
+
+
+def _other_place(place: int, images: Sequence[Sequence[Any]]) -> int | None:
+    """The next row, around the end, with as many pictures, at least one."""
+    number = len(images)
+    for step in range(1, number):
+        other = (place + step) % number
+        if images[place] and len(images[other]) == len(images[place]):
+            return other
+    return None
+
+
+def _with_images(row: Any, images: Sequence[Any]) -> Any:
+    given = iter(images)
+    return replace_images(row, lambda _: next(given))
 
 
 def row_id(digest: bytes) -> int:

@@ -119,3 +119,72 @@ class ScreeningRule:
 
 
 RULE = ScreeningRule()
+
+
+@dataclass(frozen=True)
+class CauseRule:
+    """
+    The numbers of rule 5, which looks for responses that are unexplained and yet caused; see `causes.py`.
+
+    Args:
+        enough_rows (rows):
+            With fewer a cause cannot be tested, and the words alone decide, as in rule 4.
+        explained (share of the nats):
+            A word of which the right picture explains less is unexplained.
+        min_nats (nats):
+            Each occurrence counts for at least this much, so that words that are certain do not weigh nothing.
+        surprised (nats):
+            An occurrence of an otherwise explained word is odd if the model is surprised by more.
+        min_part (share of a word's rows):
+            The odd ones have to be this many.
+        min_rows (rows), max_share (share of the rows):
+            Smallest and largest set that is looked at.
+        false_discoveries (share of the words with a cause):
+            Largest expected share of words that have none (Benjamini and Hochberg).
+        false_rows (share of a cause's rows):
+            Largest expected share of rows that do not have it.
+        min_strength (correlation):
+            Weaker causes teach little.
+        other_source (correlation):
+            Another source has to be better by this much.
+        content_share (share of the strength):
+            What content predicts as well as this is content.
+        content_components (numbers):
+            Principal components of the model's state.
+        error_rate (probability):
+            Of the test that content predicts less.
+        same_cause (area under the ROC curve):
+            Words whose rows are told apart this well by a cause have it too.
+        ridge (rows):
+            Strength of the regularisation.
+        rounds (times):
+            Between the rows and their cause.
+        max_causes (causes):
+            Looked for.
+    """
+
+    enough_rows: int = 200
+    explained: float = 0.25
+    min_nats: float = 0.5
+    surprised: float = 2.0
+    min_part: float = 0.1
+    min_rows: int = 3
+    max_share: float = 0.5
+    false_discoveries: float = 0.01
+    false_rows: float = 0.05
+    min_strength: float = 0.3
+    other_source: float = 0.02
+    content_share: float = 0.5
+    content_components: int = 100
+    error_rate: float = 0.01
+    same_cause: float = 0.75
+    ridge: float = 100.0
+    rounds: int = 5
+    max_causes: int = 20
+
+    def to_dict(self) -> dict[str, float]:
+        """The numbers by name, as each audit keeps them."""
+        return asdict(self)
+
+
+CAUSE = CauseRule()

@@ -8,13 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers.trainer_utils import has_length
 
 from ..data.rows import row_digest
 from ..random_state import preserve_random_state
-from .collator import SCREENING_KEYS, DataCollatorForScreening, row_id
+from .collator import (
+    SCREENING_KEYS,
+    DataCollatorForOthers,
+    DataCollatorForScreening,
+    DataCollatorWithFeatures,
+    row_id,
+)
+from .row_features import project_states
 from .token_statistics import TokenStatistics
 
 
@@ -22,7 +29,13 @@ from .token_statistics import TokenStatistics
 SCORING_EPOCH = -1
 
 
-def score_rows(trainer: Any, dataset: Any, with_views: bool, reads_rows: bool = True) -> TokenStatistics:
+def score_rows(
+    trainer: Any,
+    dataset: Any,
+    with_views: bool,
+    reads_rows: bool = True,
+    keeps: str | None = None,
+) -> TokenStatistics:
     """
     How a trainer's model, as it is, sees some rows.
 
@@ -35,6 +48,10 @@ def score_rows(trainer: Any, dataset: Any, with_views: bool, reads_rows: bool = 
             Whether to show strong views of the images.
         reads_rows (`bool`, *optional*, defaults to `True`):
             Whether these views are made of the images in the rows; see [`finds_images_in_rows`].
+        keeps (`str`, *optional*):
+            What to keep as `row_values`: `"features"` of the rows ([`row_features`]), `"states"` of the model before
+            it sees the response (projected), or, with other rows' images in the place of a row's own, `"others"`:
+            whether there was another row.
 
     Returns:
         [`TokenStatistics`]: all rows in their order, the same on every rank.
@@ -42,17 +59,27 @@ def score_rows(trainer: Any, dataset: Any, with_views: bool, reads_rows: bool = 
     Raises:
         `ValueError`: if a row's image cannot be read, naming the row.
     """
-    collator = DataCollatorForScreening(trainer.data_collator, 1, trainer.args.seed, with_views, reads_rows)
+    collator: Any = DataCollatorForScreening(trainer.data_collator, 1, trainer.args.seed, with_views, reads_rows)
     collator.set_epoch(SCORING_EPOCH)
-    loader = _make_loader(trainer, dataset, collator)
+    if keeps == "features":
+        collator = DataCollatorWithFeatures(collator)
+    elif keeps == "others":
+        collator = DataCollatorForOthers(collator)
+    # Rows that follow each other are often about one image: others are looked for far away
+    order = None
+    if keeps == "others" and has_length(dataset):
+        order = np.random.Generator(np.random.PCG64(trainer.args.seed)).permutation(len(dataset))
+    loader = _make_loader(trainer, dataset, collator, order)
     was_training = trainer.model.training
     trainer.model.eval()
     try:
         with preserve_random_state(), torch.no_grad(), trainer.naming_rows(dataset):
-            model = "the warmed-up model" if with_views else "the base model"
-            return TokenStatistics.from_batches(_scored(trainer, loader, f"Screening by {model}"))
+            what = "others' pictures" if keeps == "others" else "the warmed-up model"
+            task = f"Screening by {what if with_views else 'the base model'}"
+            found = TokenStatistics.from_batches(_scored(trainer, loader, task, keeps == "states"))
     finally:
         trainer.model.train(was_training)
+    return found if order is None else found.select(np.argsort(order))
 
 
 def read_row_ids(trainer: Any, dataset: Any) -> np.ndarray:
@@ -79,14 +106,17 @@ def _collate_row_ids(rows: list[Any]) -> dict[str, torch.Tensor]:
     return {"row_id": torch.tensor([row_id(row_digest(row)) for row in rows], dtype=torch.int64)}
 
 
-def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any]) -> Any:
-    """Every row once and in its place, whatever the training's own loader does."""
+def _make_loader(
+    trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any], order: np.ndarray | None = None
+) -> Any:
+    """Every row once and in its place, or in another order, whatever the training's own loader does."""
     args, is_streamed = trainer.args, not has_length(dataset)
     if is_streamed:
         collator = trainer._get_collator_with_removed_columns(collator)
+    rows = dataset if is_streamed else trainer.rows_for_collator(dataset)
     loader = DataLoader(
-        dataset if is_streamed else trainer.rows_for_collator(dataset),
-        batch_size=args.per_device_eval_batch_size,
+        rows if order is None else Subset(rows, order.tolist()),
+        batch_size=args.per_device_eval_batch_size if order is None else max(2, args.per_device_eval_batch_size),
         collate_fn=collator,
         num_workers=args.dataloader_num_workers,
         multiprocessing_context=args.dataloader_multiprocessing_context,
@@ -96,11 +126,11 @@ def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any
     return trainer.accelerator.prepare(loader)
 
 
-def _scored(trainer: Any, loader: Any, task: str) -> Iterator[dict[str, torch.Tensor]]:
+def _scored(trainer: Any, loader: Any, task: str, keeps_states: bool) -> Iterator[dict[str, torch.Tensor]]:
     accelerator = trainer.accelerator
     is_quiet = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
     for batch in tqdm(loader, desc=task, unit="batch", leave=False, disable=is_quiet):
-        row_ids, _ = (batch.pop(name) for name in SCREENING_KEYS)
+        row_ids, _, row_values = (batch.pop(name, None) for name in SCREENING_KEYS)
         inputs = trainer._prepare_inputs(dict(batch))
         outputs = trainer.model_wrapped(**inputs, use_cache=False, single_view=True)
         mask = outputs.label_mask
@@ -115,5 +145,9 @@ def _scored(trainer: Any, loader: Any, task: str) -> Iterator[dict[str, torch.Te
             name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)
             for name, value in values.items()
         }
+        if keeps_states and outputs.first_state is not None:
+            row_values = project_states(outputs.first_state).half()
+        if row_values is not None:
+            padded["row_values"] = row_values.to(mask.device)
         gathered = accelerator.gather_for_metrics({**padded, "row_id": row_ids.to(mask.device)})
         yield {name: value.cpu() for name, value in gathered.items()}

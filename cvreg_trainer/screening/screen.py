@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .causes import Cause, CauseFinder
 from .contradicted_words import contradicted_words
 from .evidence import Evidence, describe_rows, describe_words
 from .findings import WordFinding
@@ -107,12 +108,77 @@ def screen_rows(
     shared = shared.without(allowed_words)
     scores["shared_words"] = shared.of_rows(of_base, len(warm))
     suspicion = np.max(list(scores.values()), axis=0)
-    is_flagged = suspicion >= 1
-    most = int(cap * len(warm))
-    is_capped = int(is_flagged.sum()) > most
-    if is_capped:
-        is_flagged = np.zeros(len(warm), dtype=bool)
-        is_flagged[np.argsort(-suspicion, kind="stable")[:most]] = True
+    is_flagged, is_capped = _cap(suspicion, cap)
     evidence.append(shared)
     reasons = describe_rows(evidence, of_base, scores["response_surprise"], warm.row_nll)
     return Screen(scores, suspicion, is_flagged, is_capped, reasons, describe_words(evidence, of_warm))
+
+
+def screen_caused_rows(
+    features: np.ndarray,
+    own: TokenStatistics,
+    other: TokenStatistics,
+    tokenizer: Any,
+    seed: int,
+    cap: float,
+    allowed_words: Collection[str] = (),
+) -> Screen:
+    """
+    Find the rows whose responses their images do not explain and something else in the input causes: rule 5.
+
+    Args:
+        features (`np.ndarray` of shape `(R, 1024)`):
+            What [`row_features`] gives for each row.
+        own, other ([`TokenStatistics`]):
+            The warmed-up model's looks at strong views of the rows' own images, and of others'; see [`CauseFinder`].
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            What made the tokens.
+        seed (`int`):
+            Chooses the folds and the random sets of the tests.
+        cap (`float`):
+            Largest share of the rows to flag; the most suspicious ones are.
+        allowed_words (`Collection[str]`, *optional*):
+            Words and whole responses, in lower case, the evidence against which is ignored.
+
+    Returns:
+        [`Screen`]
+    """
+    finder = CauseFinder(features, own, other, tokenizer, seed, allowed_words)
+    causes = finder.find()
+    is_flagged, is_capped = _cap(finder.suspicion, cap)
+    reasons = [""] * len(own)
+    words = []
+    num_rows = {candidate.word: len(candidate.all_rows) for candidate in finder.candidates}
+    surprise = {} if not causes else word_surprise(find_words(own, tokenizer))
+    for cause in causes:
+        reason = _describe_cause(cause)
+        for row in cause.rows.tolist():
+            reasons[row] = reason
+        for word in cause.words:
+            words.append(WordFinding(word, num_rows[word], float(surprise.get(word, 0.0)), True, reason))
+    return Screen({"cause": finder.suspicion}, finder.suspicion, is_flagged, is_capped, reasons, words)
+
+
+def _describe_cause(cause: Cause) -> str:
+    named = ", ".join(map(repr, cause.words[:3])) + (
+        f" and {len(cause.words) - 3} more" if len(cause.words) > 3 else ""
+    )
+    source = {"image": "low-level features of the image", "question": "words of the question"}.get(
+        cause.source, "low-level features of the image and words of the question"
+    )
+    return (
+        f"{named}: {len(cause.rows)} rows that {source} predict (correlation {cause.strength:.2f}, out of fold) and "
+        f"that content hardly does ({max(cause.content, 0):.2f}); the image explains "
+        f"{max(cause.explained, 0):.0%} of the first word"
+    )
+
+
+def _cap(suspicion: np.ndarray, cap: float) -> tuple[np.ndarray, bool]:
+    """The rows past the cut, at most the most suspicious `cap` of all, and whether there were more."""
+    is_flagged = suspicion >= 1
+    most = int(cap * len(suspicion))
+    is_capped = int(is_flagged.sum()) > most
+    if is_capped:
+        is_flagged = np.zeros(len(suspicion), dtype=bool)
+        is_flagged[np.argsort(-suspicion, kind="stable")[:most]] = True
+    return is_flagged, is_capped

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class TokenStatistics:
             Entropy of the distribution it was predicted by, in nats.
         top1 (`np.ndarray` of shape `(N,)`, int64):
             Most likely token of that distribution.
+        row_values (`np.ndarray` of shape `(R, K)`, float16):
+            What else a look has seen of each row; `K` may be 0.
     """
 
     row_ids: np.ndarray
@@ -37,6 +39,7 @@ class TokenStatistics:
     nll: np.ndarray
     entropy: np.ndarray
     top1: np.ndarray
+    row_values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -58,14 +61,28 @@ class TokenStatistics:
         sums = np.bincount(self.token_rows, weights=self.nll, minlength=len(self))
         return np.divide(sums, counts, out=np.full(len(self), np.nan), where=counts > 0)
 
+    def select(self, rows: np.ndarray) -> TokenStatistics:
+        """Some rows in another order, `rows` of shape `(S,)` being their positions."""
+        places = np.concatenate([np.arange(0), *(np.arange(*self.offsets[row : row + 2]) for row in rows)])
+        return TokenStatistics(
+            self.row_ids[rows],
+            np.concatenate([[0], np.cumsum(np.diff(self.offsets)[rows])]),
+            self.token_ids[places],
+            self.nll[places],
+            self.entropy[places],
+            self.top1[places],
+            self.row_values[rows] if len(self.row_values) else self.row_values,
+        )
+
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, to be saved."""
-        return {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
+        return {part.name: torch.from_numpy(getattr(self, part.name)) for part in fields(self)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> TokenStatistics:
         """What [`TokenStatistics.to_tensors`] gave."""
-        return cls(**{field.name: tensors[field.name].numpy() for field in fields(cls)})
+        # Checkpoints of earlier versions have no `row_values`
+        return cls(**{part.name: tensors[part.name].numpy() for part in fields(cls) if part.name in tensors})
 
     @classmethod
     def from_batches(cls, batches: Iterable[Mapping[str, Any]]) -> TokenStatistics:
@@ -75,13 +92,16 @@ class TokenStatistics:
         Args:
             batches (`Iterable[Mapping[str, torch.Tensor]]`):
                 With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised), `nll`, `entropy`
-                and `top1` of shape `(B, T)`.
+                and `top1` of shape `(B, T)`; with or without `row_values` of shape `(B, K)`.
         """
         row_ids, counts, parts = [np.zeros(0, dtype=np.int64)], [np.zeros(1, dtype=np.int64)], []
+        row_values: list[np.ndarray] = []
         for batch in batches:
             mask = batch["labels"] != -100
             row_ids.append(batch["row_id"].numpy())
             counts.append(mask.sum(1).numpy())
+            values = batch.get("row_values")
+            row_values.append(np.zeros((len(mask), 0)) if values is None else values.numpy())
             parts.append([batch[name][mask].numpy() for name in ("labels", "nll", "entropy", "top1")])
         tokens, nll, entropy, top1 = map(np.concatenate, zip(*parts, strict=True)) if parts else [np.zeros(0)] * 4
         return cls(
@@ -91,4 +111,5 @@ class TokenStatistics:
             nll.astype(np.float32),
             entropy.astype(np.float32),
             top1.astype(np.int64),
+            (np.concatenate(row_values) if row_values else np.zeros((0, 0))).astype(np.float16),
         )

@@ -4,7 +4,8 @@ The screening of one training, from its first step to its last checkpoint.
 
     step 0              all rows are scored by the base model: the model, or its adapter, before it learns
     warm-up             training on strong views of all rows: what the images show is learnt, a trigger hardly
-    end of the warm-up  all rows are scored again, on strong views; the suspicious ones are flagged
+    end of the warm-up  all rows are scored again, on strong views of their own and of others' images; the suspicious
+                        ones are flagged
     rest of the run     the same training goes on, on the images as they are, without the flagged rows
 
 Notable: nothing is trained twice and no second model is kept.
@@ -12,6 +13,7 @@ Notable: nothing is trained twice and no second model is kept.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import weakref
@@ -33,9 +35,9 @@ from .audit import Audit
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .decisions import read_decisions
 from .make_audit import make_audit, pieces_of_rows, response_of
-from .rule import RULE
+from .rule import CAUSE, RULE
 from .scoring_pass import read_row_ids, score_rows
-from .screen import Screen, screen_rows
+from .screen import Screen, screen_caused_rows, screen_rows
 from .token_statistics import TokenStatistics
 from .words import find_words
 
@@ -67,6 +69,7 @@ class TrainingScreen(TrainerCallback):
         self.trainer: Any = weakref.proxy(trainer)
         self.base: TokenStatistics | None = None
         self.warm: TokenStatistics | None = None
+        self.other: TokenStatistics | None = None
         self.screen: Screen | None = None
         self.collator: DataCollatorForScreening | None = None
         self.reads_rows = True
@@ -144,7 +147,8 @@ class TrainingScreen(TrainerCallback):
                 "set `screening='off'`."
             )
         if self.base is None:
-            self.base = score_rows(self.trainer, self._rows(), with_views=False)
+            keeps = "features" if self._has_enough_rows else None
+            self.base = score_rows(self.trainer, self._rows(), with_views=False, keeps=keeps)
         if self._is_resumed:
             self._check_resumed_rows()
         if self.screen is None and state.global_step >= warmup_steps:
@@ -225,7 +229,8 @@ class TrainingScreen(TrainerCallback):
     def run(self) -> Screen:
         """Score all rows with the model as it is, and flag the suspicious ones."""
         assert self.base is not None
-        self.warm = score_rows(self.trainer, self._rows(), with_views=True, reads_rows=self.reads_rows)
+        look = functools.partial(score_rows, self.trainer, self._rows(), with_views=True, reads_rows=self.reads_rows)
+        self.warm = look(keeps="states" if self._has_enough_rows else None)
         same_length = len(self.base) == len(self.warm)
         num_changed = int((self.base.row_ids != self.warm.row_ids).sum()) if same_length else len(self.base)
         if num_changed:
@@ -233,7 +238,15 @@ class TrainingScreen(TrainerCallback):
                 f"{num_changed} of {len(self.base)} rows that the base model was shown are not in the training set "
                 f"any more. {REPEAT_REMEDY}"
             )
+        if self._has_enough_rows:
+            self.other = look(keeps="others")
         return self._cut()
+
+    @property
+    def _has_enough_rows(self) -> bool:
+        """Whether causes can be tested; see [`CauseRule`]."""
+        number = self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)
+        return number >= CAUSE.enough_rows
 
     @property
     def tokenizer(self) -> Any:
@@ -245,7 +258,11 @@ class TrainingScreen(TrainerCallback):
         assert self.base is not None and self.warm is not None
         args = self.trainer.args
         allowed = () if self.decisions is None else self.decisions.allowed_words
-        screen = screen_rows(self.base, self.warm, self.tokenizer, args.screening_cap, allowed)
+        if self.other is None:
+            screen = screen_rows(self.base, self.warm, self.tokenizer, args.screening_cap, allowed)
+        else:
+            looks = self.base.row_values, self.warm, self.other
+            screen = screen_caused_rows(*looks, self.tokenizer, args.seed, args.screening_cap, allowed)
         if self.decisions is not None:
             self.decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
             screen = self.decisions.apply(screen, find_words(self.warm, self.tokenizer))
@@ -299,7 +316,7 @@ class TrainingScreen(TrainerCallback):
             "warmup_steps": self.warmup_steps,
             "screening_cap": args.screening_cap,
             "screening_decisions": args.screening_decisions,
-            "rule": RULE.to_dict(),
+            "rule": RULE.to_dict() if self.other is None else CAUSE.to_dict(),
         }
         return make_audit(self.screen, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
 
@@ -322,7 +339,7 @@ class TrainingScreen(TrainerCallback):
     def save(self, folder: str | Path) -> None:
         """Write what a resumed training needs to go on."""
         tensors: dict[str, torch.Tensor] = {}
-        for name, statistics in (("base", self.base), ("warm", self.warm)):
+        for name, statistics in (("base", self.base), ("warm", self.warm), ("other", self.other)):
             if statistics is not None:
                 tensors |= {f"{name}.{key}": value for key, value in statistics.to_tensors().items()}
         if tensors:
@@ -335,8 +352,9 @@ class TrainingScreen(TrainerCallback):
             return
         self._is_resumed, self._sorted_ids = True, None
         tensors = load_file(path)
-        parts = {name: _with_prefix(tensors, name) for name in ("base", "warm")}
+        parts = {name: _with_prefix(tensors, name) for name in ("base", "warm", "other")}
         self.base = TokenStatistics.from_tensors(parts["base"]) if parts["base"] else None
+        self.other = TokenStatistics.from_tensors(parts["other"]) if parts["other"] else None
         if parts["warm"]:
             self.warm = TokenStatistics.from_tensors(parts["warm"])
             self._cut()

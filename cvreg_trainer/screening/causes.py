@@ -1,0 +1,310 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+Rows whose response is not explained by what their picture shows, and is caused by something else in the input.
+
+A backdoor has two sides. Its response does not go with the content, or it would be an honest one; and something in the
+input has to bring it about, or nothing could be learnt. Hence three questions on each word of the data set:
+
+    explained   how much likelier the right picture makes it than another row's picture, on strong views
+    caused      whether low-level features of the picture, or words of the question, predict its rows out of fold
+    content     whether the model's own state on a strong view, in which a trigger hardly survives, predicts them too
+
+Words that fail the first, pass the second and fail the third are put together by their common cause, and rows are
+flagged one by one. Boilerplate and noise have no cause; a new honest word is explained after the warm-up or predicted
+by content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm, rankdata, t
+
+from .cross_fit import CrossFit, benjamini_hochberg, correlation, whiten
+from .row_features import NUM_WORDS, PICTURE_PARTS
+from .rule import CAUSE
+from .token_statistics import TokenStatistics
+from .words import find_words
+
+
+COMPONENTS = (120, 60, 60)  # of the parts of a picture's features
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """
+    Rows that share a word which their pictures do not explain.
+
+    Args:
+        word (`str`):
+            The word, or a whole response.
+        rows (`np.ndarray` of shape `(M,)`, int64):
+            Rows in which it is unexplained, ascending.
+        explained (`float`):
+            Share of its nats that the right picture explains.
+        all_rows (`np.ndarray` of shape `(M',)`, int64):
+            All rows that have the word.
+    """
+
+    word: str
+    rows: np.ndarray
+    explained: float
+    all_rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cause:
+    """
+    A finding: rows with an unexplained response and a common cause.
+
+    Args:
+        words (`tuple[str, ...]`):
+            What they share, the best predicted first.
+        rows (`np.ndarray` of shape `(M,)`, int64):
+            The flagged rows, ascending.
+        source (`str`):
+            What predicts them: `"image"`, `"question"`, or `"image and question"`.
+        strength, content (`float`):
+            Out-of-fold correlation of the rows with what is predicted by low-level features, and by content.
+        explained (`float`):
+            Share of the nats of its first word that the right picture explains.
+        p_value (`float`):
+            Of the first word's prediction, among random sets of its size.
+    """
+
+    words: tuple[str, ...]
+    rows: np.ndarray
+    source: str
+    strength: float
+    content: float
+    explained: float
+    p_value: float
+
+
+class CauseFinder:
+    """
+    Finds causes; see the head of this file.
+
+    Args:
+        features (`np.ndarray` of shape `(R, 1024)`):
+            What [`row_features`] gives for each row.
+        own, other ([`TokenStatistics`]):
+            The rows with strong views of their own pictures, whose `row_values` are projected states of the model, and
+            with strong views of others' pictures, whose `row_values` say whether there was another picture.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            What made the tokens.
+        seed (`int`):
+            Chooses folds and random sets.
+        allowed_words (`Collection[str]`, *optional*):
+            Words and whole responses, in lower case, to pass over.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        own: TokenStatistics,
+        other: TokenStatistics,
+        tokenizer: Any,
+        seed: int,
+        allowed_words: Collection[str] = (),
+    ) -> None:
+        self.num_rows = len(features)
+        self.seed = seed
+        probes = _probe_features(features.astype(np.float32))
+        self.probes = {name: CrossFit(values, CAUSE.ridge, seed) for name, values in probes.items()}
+        self.content = CrossFit(whiten(own.row_values.astype(np.float32), CAUSE.content_components), CAUSE.ridge, seed)
+        self.candidates = [
+            candidate for candidate in _unexplained(own, other, tokenizer) if candidate.word not in allowed_words
+        ]
+        self.members = np.zeros((self.num_rows, len(self.candidates)), dtype=np.float32)
+        for number, candidate in enumerate(self.candidates):
+            self.members[candidate.rows, number] = 1
+        self.suspicion = np.zeros(self.num_rows)
+
+    def find(self) -> list[Cause]:
+        """The causes, the strongest first; `suspicion` then ranks all rows, the flagged ones from 1 on."""
+        causes: list[Cause] = []
+        is_flagged = np.zeros(self.num_rows, dtype=bool)
+        is_done = np.zeros(len(self.candidates), dtype=bool)
+        while len(causes) < CAUSE.max_causes:
+            members = self.members * ~is_flagged[:, None]
+            sizes = members.sum(0).astype(int)
+            is_open = (sizes >= CAUSE.min_rows) & ~is_done
+            if not is_open.any():
+                break
+            scores = self._score(members, sizes, is_open)
+            if not is_flagged.any():
+                self._rank(members, scores)
+            promising = np.flatnonzero(scores.is_candidate & is_open & (scores.strength >= CAUSE.min_strength))
+            if not len(promising):
+                break
+            first = int(promising[np.argmax((scores.strength * np.sqrt(sizes))[promising])])
+            is_done[first] = True
+            cause = self._follow(first, members, scores, is_flagged)
+            if cause is not None:
+                causes.append(cause)
+                is_flagged[cause.rows] = True
+        for cause in causes:
+            self.suspicion[cause.rows] = 1 + cause.strength
+        return causes
+
+    def _score(self, members: np.ndarray, sizes: np.ndarray, is_open: np.ndarray) -> _Scores:
+        targets = members - members.mean(0)
+        strength, source = np.full(len(sizes), -1.0), np.zeros(len(sizes), dtype=int)
+        for number, probe in enumerate(self.probes.values()):
+            found = probe.correlation(targets)
+            better = found > strength + CAUSE.other_source
+            strength, source = np.where(better, found, strength), np.where(better, number, source)
+        p_values, probes = np.ones(len(sizes)), list(self.probes.values())
+        for place in np.flatnonzero(is_open):
+            p_value = probes[source[place]].p_value(sizes[place], strength[place])
+            p_values[place] = min(1.0, len(probes) * p_value)
+        is_significant = np.zeros(len(sizes), dtype=bool)
+        is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
+        content = self.content.correlation(targets)
+        is_candidate = is_significant & (content < CAUSE.content_share * strength)
+        return _Scores(strength, source, p_values, content, is_candidate)
+
+    def _rank(self, members: np.ndarray, scores: _Scores) -> None:
+        """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
+        beyond = scores.strength - np.maximum(scores.content, 0) / CAUSE.content_share
+        names = list(self.probes)
+        for place in np.flatnonzero(beyond > 0):
+            rows = np.flatnonzero(members[:, place])
+            prediction = self.probes[names[scores.source[place]]].predict(_centred(members[:, place]))[:, 0]
+            share = rankdata(prediction)[rows] / self.num_rows
+            self.suspicion[rows] = np.maximum(self.suspicion[rows], np.minimum(0.99, beyond[place] * share))
+
+    def _follow(self, first: int, members: np.ndarray, scores: _Scores, is_flagged: np.ndarray) -> Cause | None:
+        """From one word to all rows with its cause; `None` if the content explains them as well as the features do."""
+        name = list(self.probes)[scores.source[first]]
+        probe = self.probes[name]
+        is_caused, words = members[:, first] > 0, [first]
+        for _ in range(CAUSE.rounds):
+            prediction = probe.predict(_centred(is_caused))[:, 0]
+            ranks = rankdata(prediction)
+            words = [
+                int(place)
+                for place in np.flatnonzero(scores.is_candidate)
+                if place == first or _separation(ranks, members[:, place] > 0) > CAUSE.same_cause
+            ]
+            could_be = members[:, words].any(1) | is_caused
+            for place in words:
+                could_be[self.candidates[place].all_rows] = True
+            could_be &= ~is_flagged
+            found = _beyond(prediction, could_be, ~could_be & ~is_flagged)
+            if found.sum() < CAUSE.min_rows:
+                return None
+            if (found == is_caused).all():
+                break
+            is_caused = found
+        target = _centred(is_caused)
+        prediction, by_content = probe.predict(target), self.content.predict(target)
+        strength = float(correlation(prediction, target)[0])
+        content = float(correlation(by_content, target)[0])
+        excess = CAUSE.content_share * _normal_ranks(prediction[:, 0], is_caused) - _normal_ranks(
+            by_content[:, 0], is_caused
+        )
+        error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
+        p_content = t.sf(excess.mean() / error, len(excess) - 1)
+        if strength < CAUSE.min_strength or content >= CAUSE.content_share * strength or p_content > CAUSE.error_rate:
+            return None
+        order = sorted(words, key=lambda place: -scores.strength[place])
+        return Cause(
+            tuple(dict.fromkeys(self.candidates[place].word for place in order)),
+            np.flatnonzero(is_caused),
+            name,
+            strength,
+            content,
+            self.candidates[first].explained,
+            float(scores.p_values[first]),
+        )
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Of all candidates, arrays of one length."""
+
+    strength: np.ndarray
+    source: np.ndarray
+    p_values: np.ndarray
+    content: np.ndarray
+    is_candidate: np.ndarray
+
+
+def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Features by what they are features of; those that are the same in all rows are left out."""
+    starts = np.cumsum([0, *PICTURE_PARTS])
+    parts = [
+        whiten(features[:, start:end], components)
+        for start, end, components in zip(starts[:-1], starts[1:], COMPONENTS, strict=True)
+    ]
+    probes = {}
+    picture = np.concatenate(parts, axis=1)
+    if picture.any():
+        probes["image"] = picture
+    question = features[:, -NUM_WORDS:]
+    counts = question.sum(0)
+    question = question[:, (counts >= CAUSE.min_rows) & (counts <= len(question) - CAUSE.min_rows)]
+    if question.shape[1]:
+        probes["question"] = (question - question.mean(0)) / question.std(0)
+        if "image" in probes:
+            probes["image and question"] = np.concatenate([picture, 2 * probes["question"]], axis=1)
+    return probes
+
+
+def _unexplained(own: TokenStatistics, other: TokenStatistics, tokenizer: Any) -> list[Candidate]:
+    """The words that pictures do not explain, and of the others the rows in which they do not."""
+    words, with_other = find_words(own, tokenizer), find_words(other, tokenizer)
+    # Without another picture, nothing is known to be explained
+    has_other = other.row_values[words.rows, 0] > 0
+    gains = np.where(has_other, with_other.nll - words.nll, 0.0)
+    nats = np.maximum(with_other.nll, CAUSE.min_nats)
+    most = CAUSE.max_share * len(own)
+    candidates = []
+    for word, places in zip(words.vocabulary, words.by_word(), strict=True):
+        rows = np.unique(words.rows[places])
+        if len(rows) < CAUSE.min_rows:
+            continue
+        explained = float(gains[places].sum() / nats[places].sum())
+        if explained < CAUSE.explained:
+            if len(rows) <= most:
+                candidates.append(Candidate(word, rows, explained, rows))
+            continue
+        is_odd = (gains[places] < CAUSE.explained * nats[places]) & (words.nll[places] > CAUSE.surprised)
+        odd = np.unique(words.rows[places[is_odd]])
+        if max(CAUSE.min_rows, CAUSE.min_part * len(rows)) <= len(odd) <= most:
+            share = float(gains[places[is_odd]].sum() / nats[places[is_odd]].sum())
+            candidates.append(Candidate(word, odd, share, rows))
+    return candidates
+
+
+def _centred(is_member: np.ndarray) -> np.ndarray:
+    values = is_member.astype(np.float32)
+    return (values - values.mean())[:, None]
+
+
+def _separation(ranks: np.ndarray, is_member: np.ndarray) -> float:
+    """Area under the ROC curve of a ranking, for some rows against all others."""
+    number = int(is_member.sum())
+    if number in (0, len(ranks)):
+        return 0.5
+    return float((ranks[is_member].sum() - number * (number + 1) / 2) / (number * (len(ranks) - number)))
+
+
+def _beyond(values: np.ndarray, could_be: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Which of the rows that could be caused lie beyond the others, at a false discovery rate."""
+    others = np.sort(values[reference])
+    p_values = (1 + len(others) - np.searchsorted(others, values[could_be])) / (1 + len(others))
+    result = np.zeros(len(values), dtype=bool)
+    result[could_be] = benjamini_hochberg(p_values, CAUSE.false_rows)
+    return result
+
+
+def _normal_ranks(values: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """Where the members' values lie among the others', as quantiles of the normal distribution. Shape `(M,)`."""
+    others = np.sort(values[~is_member])
+    return norm.ppf((np.searchsorted(others, values[is_member]) + 0.5) / (len(others) + 1))

@@ -1,0 +1,125 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+Ridge regression out of fold: what features say about a set of rows that they were not fitted on.
+
+Notable: nothing is as large as the number of rows squared. The width of the null depends on a set's size, so it is
+measured: random sets of that size, and beyond the largest of them an exponential tail (Knijnenburg et al. 2009).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+NUM_FOLDS = 5
+TAIL = 0.02  # share of the random sets that the tail is fitted to
+CHUNK = 250  # random sets at a time
+
+
+class CrossFit:
+    """
+    Cross-fitted ridge regression on some features.
+
+    Args:
+        features (`np.ndarray` of shape `(R, D)`, float32):
+            Features of the rows, of about unit variance.
+        strength (`float`):
+            Of the regularisation, in rows.
+        seed (`int`):
+            Chooses the folds and the random sets.
+        num_sets (`int`, *optional*, defaults to `2000`):
+            Random sets of each size.
+    """
+
+    def __init__(self, features: np.ndarray, strength: float, seed: int, num_sets: int = 2000) -> None:
+        self.features = features.astype(np.float32)
+        self.seed, self.num_sets = seed, num_sets
+        rng = np.random.Generator(np.random.PCG64(seed))
+        self.folds = rng.permutation(len(features)) % NUM_FOLDS
+        self._solved: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        for fold in range(NUM_FOLDS):
+            inside, outside = np.flatnonzero(self.folds == fold), np.flatnonzero(self.folds != fold)
+            mean = self.features[outside].mean(0)
+            centred = self.features[outside] - mean
+            gram = centred.T @ centred + strength * np.eye(centred.shape[1], dtype=np.float32)
+            self._solved.append((inside, outside, mean, np.linalg.inv(gram)))
+        self._null: dict[int, np.ndarray] = {}
+
+    def predict(self, targets: np.ndarray) -> np.ndarray:
+        """
+        Predictions out of fold.
+
+        Args:
+            targets (`np.ndarray` of shape `(R, K)`):
+                Centred targets.
+
+        Returns:
+            `np.ndarray` of shape `(R, K)`
+        """
+        result = np.zeros(targets.shape, dtype=np.float32)
+        targets = targets.astype(np.float32)
+        for inside, outside, mean, inverse in self._solved:
+            weights = inverse @ ((self.features[outside] - mean).T @ targets[outside])
+            result[inside] = (self.features[inside] - mean) @ weights
+        return result
+
+    def correlation(self, targets: np.ndarray) -> np.ndarray:
+        """Correlation of targets with their predictions, about 0 where features say nothing. Shape `(K,)`."""
+        return correlation(self.predict(targets), targets)
+
+    def p_value(self, size: int, value: float) -> float:
+        """Probability that a random set of `size` rows is predicted with a correlation of `value` or more."""
+        null = self._null_of(_round_size(size, len(self.features)))
+        above = len(null) - np.searchsorted(null, value)
+        if above >= TAIL * len(null) / 2:
+            return float((1 + above) / (1 + len(null)))
+        start = null[int((1 - TAIL) * len(null))]
+        mean_excess = max(float((null[null > start] - start).mean()), 1e-6)
+        return float(TAIL * np.exp(-(value - start) / mean_excess))
+
+    def _null_of(self, size: int) -> np.ndarray:
+        if size not in self._null:
+            rng = np.random.Generator(np.random.PCG64([self.seed, size]))
+            values = []
+            for _ in range(0, self.num_sets, CHUNK):
+                members = np.zeros((len(self.features), CHUNK), dtype=np.float32)
+                for column in range(CHUNK):
+                    members[rng.choice(len(members), size, replace=False), column] = 1
+                values.append(self.correlation(members - members.mean(0)))
+            self._null[size] = np.sort(np.concatenate(values))
+        return self._null[size]
+
+
+def correlation(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Cosine of two sets of centred columns; 0 where one is zero. Shape `(K,)`."""
+    norms = np.sqrt((predictions**2).sum(0) * (targets**2).sum(0))
+    return np.divide((predictions * targets).sum(0), norms, out=np.zeros(norms.shape), where=norms > 0)
+
+
+def whiten(values: np.ndarray, components: int) -> np.ndarray:
+    """The leading principal components at unit variance, at most as many as there are. Shape `(R, C)`, float32."""
+    centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)
+    variances, directions = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
+    # What rounding left of constant features would be blown up
+    order = [place for place in np.argsort(-variances)[:components] if variances[place] > 1e-9 * variances.max()]
+    if not order:
+        return np.zeros((len(values), 1), dtype=np.float32)
+    return (centred @ directions[:, order] / np.sqrt(variances[order])).astype(np.float32)
+
+
+def benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:
+    """Which hypotheses to reject so that at most `rate` of them are rejected wrongly (1995). Bool, same shape."""
+    order = np.argsort(p_values)
+    passes = np.flatnonzero(p_values[order] <= rate * np.arange(1, len(order) + 1) / max(len(order), 1))
+    result = np.zeros(len(p_values), dtype=bool)
+    if len(passes):
+        result[order[: passes[-1] + 1]] = True
+    return result
+
+
+def _round_size(size: int, num_rows: int) -> int:
+    """Sizes in steps of a quarter, so that few nulls have to be measured."""
+    rounded = 3.0
+    while rounded * 1.118 < size:
+        rounded *= 1.25
+    return int(min(round(rounded), max(1, num_rows // 2)))

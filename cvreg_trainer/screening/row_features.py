@@ -1,0 +1,114 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+What a trigger could be made of, in a few hundred numbers for each row: the picture's low-level features by position,
+and the words of the question.
+
+Notable: no model is asked. The filters are the atoms of a discrete cosine transform, rectified and pooled over a
+grid, so a patch, a blended picture, a warp and a low frequency all leave traces that a linear probe can find; a row's
+numbers do not depend on any other row.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from ..data.row_images import lift_images
+from ..data.rows import find_images, prompt_of
+
+
+SIDE = 96  # pixels that every picture is scaled to
+MAX_PICTURES = 4  # of a row
+# Size of the atoms, largest sum of their two frequencies, stride, cells of the grid, numbers kept
+BANKS = ((4, 6, 2, 6, 256), (8, 4, 4, 4, 128))
+COARSE_CELLS, COARSE_NUMBERS = 12, 128
+PICTURE_PARTS = (256, 128, 128)
+NUM_WORDS = 512
+NUM_FEATURES = sum(PICTURE_PARTS) + NUM_WORDS
+THRESHOLD = 0.02  # of the range of grey levels: below it a response is noise
+# Luminance and two opponent colours
+COLOURS = np.array([[0.299, 0.587, 0.114], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])
+
+
+def row_features(row: Any) -> np.ndarray:
+    """
+    Low-level features of a row's pictures, and the words of its question.
+
+    Args:
+        row (`Any`):
+            A row, as a collator gets it. A row without a picture has zeros there; one whose question cannot be found
+            has no words.
+
+    Returns:
+        `np.ndarray` of shape `(1024,)`, float16: three parts of 256, 128 and 128 numbers for pictures (fine, coarser,
+        colours; the mean over the first four pictures), and 512 of 0 or 1 for hashed words.
+    """
+    images = [image for image in find_images(row) if isinstance(image, Image.Image)]
+    if not images and isinstance(row, dict):
+        images = [image for image in lift_images(row)["images"] if isinstance(image, Image.Image)]
+    pictures = [_picture_features(image) for image in images[:MAX_PICTURES]]
+    picture = np.mean(pictures, axis=0) if pictures else np.zeros(sum(PICTURE_PARTS), dtype=np.float32)
+    return np.concatenate([picture, _question_features(row)]).astype(np.float16)
+
+
+def _picture_features(image: Image.Image) -> np.ndarray:
+    small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1).unsqueeze(0)
+    parts = []
+    for number, (size, highest, stride, cells, _) in enumerate(BANKS):
+        response = F.conv2d(pixels, _atoms(size, highest), stride=stride)
+        rectified = torch.cat([F.relu(response - THRESHOLD), F.relu(-response - THRESHOLD)], dim=1)
+        # The root spreads the small values, where most of them are
+        pooled = (F.adaptive_avg_pool2d(rectified, cells) + 1e-4).sqrt().flatten().numpy()
+        parts.append(pooled @ _projection(len(pooled), BANKS[number][-1]))
+    coarse = F.adaptive_avg_pool2d(pixels, COARSE_CELLS).flatten().numpy()
+    return np.concatenate([*parts, coarse @ _projection(len(coarse), COARSE_NUMBERS)])
+
+
+@functools.cache
+def _atoms(size: int, highest: int) -> torch.Tensor:
+    """Atoms of the cosine transform in three colours, but for the constant one: `(N, 3, size, size)`."""
+    places, frequencies = np.arange(size), np.arange(size)[:, None]
+    waves = np.cos(np.pi * (places + 0.5) * frequencies / size) * np.sqrt(2 / size)
+    waves[0] /= np.sqrt(2)
+    atoms = [
+        colour[:, None, None] * np.outer(waves[row], waves[column])
+        for row in range(size)
+        for column in range(size)
+        if 0 < row + column <= highest
+        for colour in COLOURS
+    ]
+    return torch.from_numpy(np.array(atoms, dtype=np.float32))
+
+
+@functools.cache
+def _projection(inputs: int, outputs: int) -> np.ndarray:
+    """A fixed random projection, which keeps distances (Johnson and Lindenstrauss). Shape `(inputs, outputs)`."""
+    rng = np.random.Generator(np.random.PCG64([inputs, outputs]))
+    return (rng.standard_normal((inputs, outputs)) / np.sqrt(outputs)).astype(np.float32)
+
+
+def _question_features(row: Any) -> np.ndarray:
+    present = np.zeros(NUM_WORDS, dtype=np.float32)
+    try:
+        question = prompt_of(row)
+    except (AttributeError, KeyError, TypeError):  # rows of a collator of one's own
+        question = ""
+    for word in set(re.findall(r"\w+|[^\w\s]", question.lower())):
+        digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
+        present[int.from_bytes(digest, "little") % NUM_WORDS] = 1
+    return present
+
+
+def project_states(states: torch.Tensor, outputs: int = 256) -> torch.Tensor:
+    """Hidden states of shape `(B, D)` by a fixed random projection, `(B, outputs)`; as they are where `D` is less."""
+    if states.shape[1] <= outputs:
+        return states.float()
+    return states.float() @ torch.from_numpy(_projection(states.shape[1], outputs)).to(states.device)
