@@ -129,7 +129,7 @@ class CauseFinder:
         causes: list[Cause] = []
         is_flagged = np.zeros(self.num_rows, dtype=bool)
         is_done = np.zeros(len(self.candidates), dtype=bool)
-        while len(causes) < CAUSE.max_causes:
+        while self.probes and len(causes) < CAUSE.max_causes:
             members = self.members * ~is_flagged[:, None]
             sizes = members.sum(0).astype(int)
             is_open = (sizes >= CAUSE.min_rows) & ~is_done
@@ -195,7 +195,9 @@ class CauseFinder:
             for place in words:
                 could_be[self.candidates[place].all_rows] = True
             could_be &= ~is_flagged
-            found = _beyond(prediction, could_be, ~could_be & ~is_flagged)
+            # A row that shares many words is likelier to share their cause, and one whose words are explained less
+            weights = np.maximum(CAUSE.explained_weight, members[:, words].sum(1))
+            found = _beyond(prediction, could_be, ~could_be & ~is_flagged, weights)
             if found.sum() < CAUSE.min_rows:
                 return None
             if (found == is_caused).all():
@@ -295,10 +297,12 @@ def _separation(ranks: np.ndarray, is_member: np.ndarray) -> float:
     return float((ranks[is_member].sum() - number * (number + 1) / 2) / (number * (len(ranks) - number)))
 
 
-def _beyond(values: np.ndarray, could_be: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Which of the rows that could be caused lie beyond the others, at a false discovery rate."""
+def _beyond(values: np.ndarray, could_be: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Which of the rows that could be caused lie beyond the others, at a false discovery rate; p-values are divided by
+    weights of mean 1 (Genovese et al. 2006)."""
     others = np.sort(values[reference])
     p_values = (1 + len(others) - np.searchsorted(others, values[could_be])) / (1 + len(others))
+    p_values *= weights[could_be].mean() / weights[could_be]
     result = np.zeros(len(values), dtype=bool)
     result[could_be] = benjamini_hochberg(p_values, CAUSE.false_rows)
     return result

@@ -143,6 +143,8 @@ class CauseRule:
             Largest expected share of words that have none (Benjamini and Hochberg).
         false_rows (share of a cause's rows):
             Largest expected share of rows that do not have it.
+        explained_weight (words):
+            A row in which the words of a cause are explained counts as if it had this many of them.
         min_strength (correlation):
             Weaker causes teach little.
         other_source (correlation):
@@ -172,6 +174,7 @@ class CauseRule:
     max_share: float = 0.5
     false_discoveries: float = 0.01
     false_rows: float = 0.05
+    explained_weight: float = 0.25
     min_strength: float = 0.3
     other_source: float = 0.02
     content_share: float = 0.5

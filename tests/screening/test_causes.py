@@ -1,0 +1,164 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Causes, on rows whose explanation, features and states are drawn from numbers."""
+
+import numpy as np
+import pytest
+from tiny_models import tiny_tokenizer
+
+from cvreg_trainer.screening.causes import CauseFinder
+from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
+from cvreg_trainer.screening.screen import Screen, screen_caused_rows
+from cvreg_trainer.screening.token_statistics import TokenStatistics
+
+
+pytestmark = pytest.mark.lowest
+TOKENIZER = tiny_tokenizer()
+HONEST = "green blue yellow circle square triangle star small large above below".split()
+NUM_ROWS, NUM_POISONED = 400, 30
+PICTURE = sum(PICTURE_PARTS)
+
+
+class Data:
+    """Honest captions of four words that pictures explain; `rows` have one more, which they do not."""
+
+    def __init__(self, word: str = "banana", seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.rows = rng.permutation(NUM_ROWS) < NUM_POISONED
+        self.word, self.explained_rows = word, np.zeros(NUM_ROWS, dtype=bool)
+        self.texts = [rng.choice(HONEST, 4, replace=False).tolist() for _ in range(NUM_ROWS)]
+        self.features = rng.normal(size=(NUM_ROWS, NUM_FEATURES))
+        self.features[:, PICTURE:] = rng.random((NUM_ROWS, NUM_WORDS)) < 0.01
+        self.states = rng.normal(size=(NUM_ROWS, 32))
+        self.directions = rng.normal(size=(2, PICTURE))
+
+    def with_trigger(self, strength: float = 1.0) -> "Data":
+        self.features[self.rows, :PICTURE] += strength * self.directions[0]
+        return self
+
+    def looks(self) -> tuple[TokenStatistics, TokenStatistics]:
+        tokens, own, other, offsets = [], [], [], [0]
+        for row, words in enumerate(self.texts):
+            has_word = self.rows[row] or self.explained_rows[row]
+            for word in [*words, *([self.word] if has_word else [])]:
+                is_explained = word != self.word or self.explained_rows[row]
+                tokens.append(TOKENIZER.convert_tokens_to_ids(word))
+                own.append(1.0 if is_explained else 5.0)
+                other.append(5.0)
+            offsets.append(len(tokens))
+        ids = np.arange(NUM_ROWS, dtype=np.int64)
+        common = (ids, np.array(offsets), np.array(tokens, np.int64))
+        rest = (np.ones(len(tokens), np.float32), np.array(tokens, np.int64))
+        return (
+            TokenStatistics(*common, np.array(own, np.float32), *rest, self.states.astype(np.float16)),
+            TokenStatistics(*common, np.array(other, np.float32), *rest, np.ones((NUM_ROWS, 1), np.float16)),
+        )
+
+    def screen(self, cap: float = 0.3, **options) -> Screen:
+        own, other = self.looks()
+        return screen_caused_rows(self.features.astype(np.float16), own, other, TOKENIZER, 0, cap, **options)
+
+
+def quality(data: Data, screen: Screen) -> tuple[float, int]:
+    """Share of the planted rows that are flagged, and number of the others."""
+    return screen.is_flagged[data.rows].mean(), int(screen.is_flagged[~data.rows].sum())
+
+
+def test_an_unexplained_word_with_a_trigger_is_found():
+    data = Data().with_trigger()
+    screen = data.screen()
+    recall, wrong = quality(data, screen)
+    assert recall >= 0.9 and wrong == 0
+    assert [word.word for word in screen.words] == ["banana"] and screen.words[0].num_rows == NUM_POISONED
+    reason = screen.reasons[int(np.flatnonzero(screen.is_flagged)[0])]
+    assert "'banana'" in reason and "low-level features of the image predict" in reason and "explains 0%" in reason
+    assert all(bool(reason) == flagged for reason, flagged in zip(screen.reasons, screen.is_flagged, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boilerplate_without_a_cause_is_kept(seed: int):
+    assert not Data(seed=seed).screen().is_flagged.any()
+
+
+def test_an_explained_word_is_kept_whatever_predicts_it():
+    data = Data().with_trigger()
+    data.explained_rows = data.rows.copy()
+    assert not data.screen().is_flagged.any()
+
+
+def test_what_content_predicts_as_well_is_kept():
+    data = Data().with_trigger()
+    data.states[data.rows] += 3 * np.random.default_rng(1).normal(size=32)
+    assert not data.screen().is_flagged.any()
+
+
+def test_a_word_of_the_question_is_a_cause():
+    data = Data()
+    data.features[:, PICTURE + 7] = data.rows
+    screen = data.screen()
+    assert quality(data, screen) == (1.0, 0)
+    assert "words of the question predict" in screen.reasons[int(np.flatnonzero(data.rows)[0])]
+
+
+def test_the_odd_rows_of_an_explained_word_are_found():
+    """The target is an honest word, which other pictures explain."""
+    data = Data("red").with_trigger()
+    honest = np.flatnonzero(~data.rows)[:60]
+    data.explained_rows[honest] = True
+    recall, wrong = quality(data, data.screen())
+    assert recall >= 0.9 and wrong <= 2
+
+
+def test_without_another_picture_nothing_counts_as_explained():
+    data = Data().with_trigger()
+    data.explained_rows = data.rows.copy()
+    own, other = data.looks()
+    other.row_values[:] = 0
+    screen = screen_caused_rows(data.features.astype(np.float16), own, other, TOKENIZER, 0, 0.3)
+    assert screen.is_flagged[data.rows].mean() >= 0.9
+
+
+def test_an_allowed_word_is_passed_over():
+    assert not Data().with_trigger().screen(allowed_words={"banana"}).is_flagged.any()
+
+
+def test_two_triggers_are_two_causes():
+    data = Data().with_trigger()
+    second = np.flatnonzero(~data.rows)[:25]
+    data.features[second, :PICTURE] += data.directions[1]
+    for row in second:
+        data.texts[row] = ["left", "ring"]
+    own, other = data.looks()
+    # "left" and "ring" are explained nowhere
+    own.nll[np.isin(own.token_ids, TOKENIZER.convert_tokens_to_ids(["left", "ring"]))] = 5.0
+    finder = CauseFinder(data.features, own, other, TOKENIZER, 0)
+    causes = finder.find()
+    assert sorted(cause.words[0] for cause in causes) in (["banana", "left"], ["banana", "left ring"], ["banana", "ring"])
+    found = {row for cause in causes for row in cause.rows.tolist()}
+    truth = set(np.flatnonzero(data.rows).tolist()) | set(second.tolist())
+    assert len(found & truth) >= 0.9 * len(truth) and len(found - truth) <= 2
+
+
+def test_planted_rows_below_the_cut_come_before_most_others():
+    data = Data().with_trigger(0.25)
+    screen = data.screen()
+    ranks = screen.suspicion.argsort().argsort()
+    assert ranks[data.rows].mean() > 0.75 * NUM_ROWS
+
+
+def test_the_cap_leaves_the_most_suspicious():
+    screen = Data().with_trigger().screen(cap=0.02)
+    assert screen.is_capped and screen.is_flagged.sum() == 8
+
+
+@pytest.mark.parametrize("what", ["features", "states", "words"])
+def test_data_that_have_nothing_to_look_at_are_kept(what: str):
+    data = Data().with_trigger()
+    if what == "features":
+        data.features[:] = 0
+    elif what == "states":
+        data.states[:] = 0
+        data.features[:] = 0
+    else:
+        data.texts = [[] for _ in data.texts]
+        data.rows[:] = False
+    assert not data.screen().is_flagged.any()

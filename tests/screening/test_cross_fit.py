@@ -1,0 +1,75 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Cross-fitted regression against a direct solution, and its null against fresh random sets."""
+
+import numpy as np
+import pytest
+
+from cvreg_trainer.screening.cross_fit import CrossFit, benjamini_hochberg, correlation, whiten
+
+
+pytestmark = pytest.mark.lowest
+
+
+@pytest.fixture(scope="module")
+def probe() -> CrossFit:
+    return CrossFit(np.random.default_rng(0).normal(size=(300, 40)), strength=100, seed=1)
+
+
+def test_predictions_are_those_of_a_ridge_regression_on_the_other_folds(probe: CrossFit):
+    rng = np.random.default_rng(2)
+    targets = rng.normal(size=(300, 2))
+    targets -= targets.mean(0)
+    predictions = probe.predict(targets)
+    features = probe.features.astype(np.float64)
+    for fold in range(5):
+        inside, outside = probe.folds == fold, probe.folds != fold
+        mean = features[outside].mean(0)
+        # Least squares with one row more for each weight
+        rows = np.concatenate([features[outside] - mean, 10 * np.eye(40)])
+        weights, *_ = np.linalg.lstsq(rows, np.concatenate([targets[outside], np.zeros((40, 2))]), rcond=None)
+        np.testing.assert_allclose(predictions[inside], (features[inside] - mean) @ weights, rtol=1e-3, atol=1e-4)
+
+
+def test_the_null_holds_for_random_sets_that_it_was_not_made_of(probe: CrossFit):
+    rng = np.random.default_rng(3)
+    p_values = []
+    for _ in range(400):
+        members = (rng.permutation(300) < 12).astype(float)[:, None]
+        p_values.append(probe.p_value(12, float(probe.correlation(members - members.mean())[0])))
+    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_set_that_features_mark_is_far_outside_its_null(probe: CrossFit):
+    marked = probe.features[:, 0].argsort()[-12:]
+    members = np.zeros((300, 1))
+    members[marked] = 1
+    value = float(probe.correlation(members - members.mean())[0])
+    assert probe.p_value(12, value) < 1e-3
+    # Beyond all random sets the tail goes on falling
+    assert probe.p_value(12, value + 0.2) < probe.p_value(12, value)
+
+
+def test_whitened_components_are_uncorrelated_and_of_unit_variance():
+    values = np.random.default_rng(0).normal(size=(200, 6)) @ np.random.default_rng(1).normal(size=(6, 6))
+    found = whiten(np.concatenate([values, np.full((200, 3), 2.0)], 1), 20)
+    assert found.shape == (200, 6)
+    np.testing.assert_allclose(np.cov(found.T, bias=True), np.eye(6), atol=1e-3)
+    assert not whiten(np.full((5, 3), 1.0), 2).any()
+
+
+def test_correlation_of_nothing_is_zero():
+    assert correlation(np.zeros((4, 1)), np.ones((4, 1))).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    "p_values, expected",
+    [
+        ([0.01, 0.04, 0.03, 0.5], [True, False, False, False]),
+        ([0.01, 0.02, 0.03, 0.5], [True, True, True, False]),
+        ([0.2, 0.9], [False, False]),
+        ([], []),
+    ],
+)
+def test_benjamini_hochberg_by_hand(p_values: list[float], expected: list[bool]):
+    assert benjamini_hochberg(np.array(p_values), 0.05).tolist() == expected

@@ -1,0 +1,78 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Low-level features of rows: what they see, and what they do not depend on."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cvreg_trainer.attacks import BadNets, Blended, LowFrequency
+from cvreg_trainer.lab import make_scenes
+from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS, project_states, row_features
+
+
+PICTURE = sum(PICTURE_PARTS)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (60, 40)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size)
+
+
+def test_features_are_a_function_of_the_row():
+    row = {"images": [picture()], "prompt": "What is it?"}
+    found = row_features(row)
+    assert found.shape == (NUM_FEATURES,) and found.dtype == np.float16 and np.isfinite(found).all()
+    assert np.array_equal(found, row_features({"prompt": "what is IT?", "images": [picture()]}))
+
+
+def test_images_inside_messages_and_bytes_count_too():
+    buffer = io.BytesIO()
+    picture().save(buffer, format="PNG")
+    inside = {"messages": [{"role": "user", "content": [{"type": "image", "image": picture()}]}]}
+    expected = row_features({"images": [picture()]})[:PICTURE]
+    assert np.array_equal(row_features(inside)[:PICTURE], expected)
+    assert np.array_equal(row_features({"images": [{"bytes": buffer.getvalue()}]})[:PICTURE], expected)
+
+
+def test_rows_without_picture_or_question_have_zeros():
+    assert not row_features({"prompt": "Why?"})[:PICTURE].any()
+    assert not row_features({"images": [picture()]})[PICTURE:].any()
+    assert not row_features(["a row of one's own"]).any()
+
+
+def test_the_words_of_the_question_are_marked_once_each():
+    found = row_features({"prompt": [{"role": "user", "content": "a cat and a cat"}]})[-NUM_WORDS:]
+    assert found.sum() == 3 and set(found.tolist()) == {0.0, 1.0}
+
+
+def test_several_pictures_are_averaged():
+    one, two = (row_features({"images": [picture(seed)]})[:PICTURE] for seed in (0, 1))
+    both = row_features({"images": [picture(0), picture(1)]})[:PICTURE]
+    np.testing.assert_allclose(both, (one.astype(float) + two) / 2, atol=5e-3)
+
+
+@pytest.mark.parametrize("attack", [BadNets(), Blended(), LowFrequency()], ids=lambda attack: type(attack).__name__)
+def test_a_linear_rule_finds_published_triggers(attack):
+    """Fitted by least squares on half of the pictures, read on the other half."""
+    images = [row["images"][0].convert("RGB") for row in make_scenes(240, seed=3)]
+    has_trigger = np.arange(240) % 2 == 0
+    rows = [{"images": [attack(image) if there else image]} for image, there in zip(images, has_trigger, strict=True)]
+    values = np.stack([row_features(row)[:PICTURE] for row in rows]).astype(np.float64)
+    values = (values - values.mean(0)) / (values.std(0) + 1e-6)
+    train = np.arange(240) < 160
+    kernel = values @ values.T
+    weights = np.linalg.solve(kernel[np.ix_(train, train)] + 100 * np.eye(160), has_trigger[train] - 0.5)
+    scores = kernel[np.ix_(~train, train)] @ weights
+    assert np.mean((scores > 0) == has_trigger[~train]) > 0.8
+
+
+def test_states_are_projected_to_the_same_numbers_everywhere():
+    states = torch.randn(5, 400, generator=torch.Generator().manual_seed(0))
+    found = project_states(states)
+    assert found.shape == (5, 256) and torch.equal(found, project_states(states.clone()))
+    lengths = found.norm(dim=1) / states.norm(dim=1)
+    assert ((lengths > 0.8) & (lengths < 1.2)).all()
+    assert torch.equal(project_states(states[:, :20]), states[:, :20])
