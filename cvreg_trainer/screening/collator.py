@@ -161,8 +161,8 @@ class DataCollatorWithFeatures:
 
 class DataCollatorForOthers:
     """
-    Data collator that shows a row's response with the pictures of another row of its batch, and adds `row_values`,
-    float16 of shape `(B, 1)`: 1 where there was another row with as many pictures, else 0 and the row as it is.
+    Data collator that shows a row's response with the pictures of another row, and adds `row_values`, float16 of shape
+    `(B, 1)`: 1 where there was one with as many pictures, else 0 and the row as it is.
 
     Args:
         inner ([`DataCollatorForScreening`]):
@@ -173,33 +173,40 @@ class DataCollatorForOthers:
         self.inner = inner
 
     def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
-        """Collate rows; `row_id` names the rows whose responses they are."""
-        rows = list(examples)
-        images = [find_images(row) if self.inner.reads_rows else [] for row in rows]
-        others, has_other = [], []
-        for place, row in enumerate(rows):
-            other = _other_place(place, images)
-            has_other.append(other is not None)
-            others.append(row if other is None else _with_images(row, images[other]))
-        batch = self.inner(others)
-        names = [row_id(row_digest(row)) for row in rows]
-        batch["row_id"] = torch.tensor(names, dtype=torch.int64)
-        batch["row_values"] = torch.tensor(has_other, dtype=torch.float16).unsqueeze(1)
-        return batch
+        """
+        Collate rows.
+
+        Args:
+            examples (`Sequence[tuple]` or `Sequence`):
+                Pairs of a row and another one, or `None`; or, of a stream, rows: the other one is then the next of the
+                batch, around its end, that has as many pictures.
+
+        Returns:
+            `dict[str, Any]`: the inner collator's batch, whose `row_id` names the rows whose responses they are.
+        """
+        pairs = list(examples) if isinstance(examples[0], tuple) else _pairs_of_batch(list(examples))
+        is_swapped = [self.inner.reads_rows and other is not None for _, other in pairs]
+        rows = [
+            _with_images(row, other) if swaps else row for (row, other), swaps in zip(pairs, is_swapped, strict=True)
+        ]
+        batch = self.inner(rows)
+        batch["row_id"] = torch.tensor([row_id(row_digest(row)) for row, _ in pairs], dtype=torch.int64)
+        return {**batch, "row_values": torch.tensor(is_swapped, dtype=torch.float16).unsqueeze(1)}
 
 
-def _other_place(place: int, images: Sequence[Sequence[Any]]) -> int | None:
-    """The next row, around the end, with as many pictures, at least one."""
-    number = len(images)
-    for step in range(1, number):
-        other = (place + step) % number
-        if images[place] and len(images[other]) == len(images[place]):
-            return other
-    return None
+def _pairs_of_batch(rows: list[Any]) -> list[tuple[Any, Any]]:
+    numbers = [len(find_images(row)) for row in rows]
+    pairs = []
+    for place, row in enumerate(rows):
+        places = [(place + step) % len(rows) for step in range(1, len(rows))] if numbers[place] else []
+        other = next((rows[there] for there in places if numbers[there] == numbers[place]), None)
+        pairs.append((row, other))
+    return pairs
 
 
-def _with_images(row: Any, images: Sequence[Any]) -> Any:
-    given = iter(images)
+def _with_images(row: Any, other: Any) -> Any:
+    """A copy of a row with the pictures of another."""
+    given = iter(find_images(other))
     return replace_images(row, lambda _: next(given))
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers.trainer_utils import has_length
 
-from ..data.rows import row_digest
+from ..data.rows import find_images, row_digest
 from ..random_state import preserve_random_state
 from .collator import (
     SCREENING_KEYS,
@@ -27,6 +27,7 @@ from .token_statistics import TokenStatistics
 
 # The views of the scoring pass are none that the model was trained on
 SCORING_EPOCH = -1
+NUM_OTHERS = 8  # rows tried for one with as many pictures
 
 
 def score_rows(
@@ -65,21 +66,16 @@ def score_rows(
         collator = DataCollatorWithFeatures(collator)
     elif keeps == "others":
         collator = DataCollatorForOthers(collator)
-    # Rows that follow each other are often about one image: others are looked for far away
-    order = None
-    if keeps == "others" and has_length(dataset):
-        order = np.random.Generator(np.random.PCG64(trainer.args.seed)).permutation(len(dataset))
-    loader = _make_loader(trainer, dataset, collator, order)
+    loader = _make_loader(trainer, dataset, collator, with_others=keeps == "others")
     was_training = trainer.model.training
     trainer.model.eval()
     try:
         with preserve_random_state(), torch.no_grad(), trainer.naming_rows(dataset):
             what = "others' pictures" if keeps == "others" else "the warmed-up model"
             task = f"Screening by {what if with_views else 'the base model'}"
-            found = TokenStatistics.from_batches(_scored(trainer, loader, task, keeps == "states"))
+            return TokenStatistics.from_batches(_scored(trainer, loader, task, keeps == "states"))
     finally:
         trainer.model.train(was_training)
-    return found if order is None else found.select(np.argsort(order))
 
 
 def read_row_ids(trainer: Any, dataset: Any) -> np.ndarray:
@@ -106,17 +102,37 @@ def _collate_row_ids(rows: list[Any]) -> dict[str, torch.Tensor]:
     return {"row_id": torch.tensor([row_id(row_digest(row)) for row in rows], dtype=torch.int64)}
 
 
-def _make_loader(
-    trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any], order: np.ndarray | None = None
-) -> Any:
-    """Every row once and in its place, or in another order, whatever the training's own loader does."""
+class _RowsWithOthers(Dataset[tuple[Any, Any]]):
+    """Rows, each with another one that has as many pictures: the same one for any batches and processes."""
+
+    def __init__(self, rows: Any, seed: int) -> None:
+        self.rows = rows
+        # Rows that follow each other are often about one picture
+        number = len(rows)
+        self.step = int(np.random.Generator(np.random.PCG64(seed)).integers(number // 3 + 1, max(number // 2, 2) + 1))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> tuple[Any, Any]:
+        row = self.rows[place]
+        number = len(find_images(row))
+        for turn in range(1, NUM_OTHERS + 1) if number else ():
+            other = self.rows[(place + turn * self.step) % len(self.rows)]
+            if len(find_images(other)) == number:
+                return row, other
+        return row, None
+
+
+def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any], with_others: bool = False) -> Any:
+    """Every row once and in its place, whatever the training's own loader does."""
     args, is_streamed = trainer.args, not has_length(dataset)
     if is_streamed:
         collator = trainer._get_collator_with_removed_columns(collator)
     rows = dataset if is_streamed else trainer.rows_for_collator(dataset)
     loader = DataLoader(
-        rows if order is None else Subset(rows, order.tolist()),
-        batch_size=args.per_device_eval_batch_size if order is None else max(2, args.per_device_eval_batch_size),
+        _RowsWithOthers(rows, args.seed) if with_others and not is_streamed else rows,
+        batch_size=args.per_device_eval_batch_size,
         collate_fn=collator,
         num_workers=args.dataloader_num_workers,
         multiprocessing_context=args.dataloader_multiprocessing_context,

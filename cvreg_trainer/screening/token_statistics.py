@@ -61,19 +61,6 @@ class TokenStatistics:
         sums = np.bincount(self.token_rows, weights=self.nll, minlength=len(self))
         return np.divide(sums, counts, out=np.full(len(self), np.nan), where=counts > 0)
 
-    def select(self, rows: np.ndarray) -> TokenStatistics:
-        """Some rows in another order, `rows` of shape `(S,)` being their positions."""
-        places = np.concatenate([np.arange(0), *(np.arange(*self.offsets[row : row + 2]) for row in rows)])
-        return TokenStatistics(
-            self.row_ids[rows],
-            np.concatenate([[0], np.cumsum(np.diff(self.offsets)[rows])]),
-            self.token_ids[places],
-            self.nll[places],
-            self.entropy[places],
-            self.top1[places],
-            self.row_values[rows] if len(self.row_values) else self.row_values,
-        )
-
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, to be saved."""
         return {part.name: torch.from_numpy(getattr(self, part.name)) for part in fields(self)}

@@ -132,7 +132,11 @@ def test_two_triggers_are_two_causes():
     own.nll[np.isin(own.token_ids, TOKENIZER.convert_tokens_to_ids(["left", "ring"]))] = 5.0
     finder = CauseFinder(data.features, own, other, TOKENIZER, 0)
     causes = finder.find()
-    assert sorted(cause.words[0] for cause in causes) in (["banana", "left"], ["banana", "left ring"], ["banana", "ring"])
+    assert sorted(cause.words[0] for cause in causes) in (
+        ["banana", "left"],
+        ["banana", "left ring"],
+        ["banana", "ring"],
+    )
     found = {row for cause in causes for row in cause.rows.tolist()}
     truth = set(np.flatnonzero(data.rows).tolist()) | set(second.tolist())
     assert len(found & truth) >= 0.9 * len(truth) and len(found - truth) <= 2

@@ -10,7 +10,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cvreg_trainer.perturbations.strong import strong_view
-from cvreg_trainer.screening.collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
+from cvreg_trainer.screening.collator import (
+    DataCollatorForOthers,
+    DataCollatorForScreening,
+    DataCollatorWithFeatures,
+    finds_images_in_rows,
+    silence_rows,
+)
+from cvreg_trainer.screening.row_features import row_features
 
 
 def rows(number: int = 6) -> list[dict[str, Any]]:
@@ -259,3 +266,51 @@ def test_text_has_no_views() -> None:
 
     assert finds_images_in_rows(inner, texts)
     assert set(DataCollatorForScreening(inner, 3, 3, True)(texts)) == {"labels", "weights", "row_id", "is_early"}
+
+
+def test_features_are_added_beside_the_inner_batch():
+    examples = rows(3)
+    batch, inner = DataCollatorWithFeatures(make())(examples), make()(examples)
+    expected = np.stack([row_features(row) for row in examples])
+    assert batch["row_values"].dtype == torch.float16 and np.array_equal(batch["row_values"].numpy(), expected)
+    assert torch.equal(batch["pixel_values"], inner["pixel_values"]) and torch.equal(batch["row_id"], inner["row_id"])
+
+
+def test_others_pictures_come_with_a_rows_own_labels_and_name():
+    examples = rows(3)
+    without = {"caption": "no picture", "label": 9, "image": None}
+
+    def labels_only(given: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        seen.extend(row["image"] for row in given)
+        return {"labels": torch.tensor([[row["label"]] for row in given])}
+
+    seen: list[Any] = []
+    inner = DataCollatorForScreening(labels_only, capacity=1, seed=0, shows_views=False)
+    batch = DataCollatorForOthers(inner)([(examples[0], examples[2]), (examples[1], examples[0]), (without, None)])
+    assert batch["labels"].flatten().tolist() == [0, 1, 9] and batch["row_values"].flatten().tolist() == [1, 1, 0]
+    assert [image and image.tobytes() for image in seen] == [
+        examples[2]["image"].tobytes(),
+        examples[0]["image"].tobytes(),
+        None,
+    ]
+    names = inner([examples[0], examples[1], without])["row_id"]
+    assert torch.equal(batch["row_id"], names)
+
+
+def test_in_a_stream_the_other_row_is_the_next_with_as_many_pictures():
+    examples = rows(3)
+    examples.insert(1, {"caption": "two", "label": 5, "image": None})
+    seen: list[Any] = []
+
+    def collate_images(given: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        seen.extend(row["image"] for row in given)
+        return {"labels": torch.tensor([[row["label"]] for row in given])}
+
+    collator = DataCollatorForOthers(DataCollatorForScreening(collate_images, 1, 0, shows_views=False))
+    batch = collator(examples)
+    assert batch["row_values"].flatten().tolist() == [1, 0, 1, 1]
+    expected = [examples[2], examples[1], examples[3], examples[0]]
+    assert [image and image.tobytes() for image in seen] == [
+        row["image"] and row["image"].tobytes() for row in expected
+    ]
+    assert DataCollatorForOthers(make())(examples[:1])["row_values"].tolist() == [[0]]

@@ -1,0 +1,84 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Trainings with enough rows to look for causes: the three looks, and what the cut must not depend on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from screening_run import make_trainer, planted_rows
+
+from cvreg_trainer.screening import training_screen
+from cvreg_trainer.screening.row_features import NUM_FEATURES, row_features
+from cvreg_trainer.screening.rule import CAUSE
+from cvreg_trainer.screening.scoring_pass import score_rows
+
+
+NUM_ROWS = CAUSE.enough_rows + 4
+SHORT: dict[str, Any] = {"screening_epochs": 1 / 26, "num_train_epochs": 1, "max_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return planted_rows(NUM_ROWS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Any:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("run")
+    trainer = make_trainer(folder, dataset=data, save_strategy="steps", save_steps=1, save_total_limit=None, **SHORT)
+    trainer.train()
+    return trainer
+
+
+def test_three_looks_at_the_same_rows(run: Any, data: Dataset) -> None:
+    base, warm, other = run._screen.base, run._screen.warm, run._screen.other
+    assert np.array_equal(base.row_ids, warm.row_ids) and np.array_equal(warm.row_ids, other.row_ids)
+    assert np.array_equal(warm.token_ids, other.token_ids) and not np.array_equal(warm.nll, other.nll)
+    assert other.row_values.tolist() == [[1.0]] * NUM_ROWS
+    assert base.row_values.shape == (NUM_ROWS, NUM_FEATURES)
+    assert np.array_equal(base.row_values[7], row_features(data[7]))
+
+
+def test_states_are_those_that_predict_the_first_token(run: Any, data: Dataset) -> None:
+    """Against the hidden states that transformers returns."""
+    statistics = score_rows(run, data.select(range(6)), with_views=False, keeps="states")
+    batch = run.data_collator([data[row] for row in range(6)])
+    labels = batch.pop("labels")
+    model = run.model.eval()
+    with torch.no_grad():
+        hidden = model(**batch, output_hidden_states=True).hidden_states[-1]
+    first = (labels != -100).int().argmax(1) - 1
+    expected = hidden[torch.arange(6), first]
+    np.testing.assert_allclose(statistics.row_values.astype(float), expected.double().numpy(), rtol=2e-3, atol=2e-3)
+
+
+def test_the_audit_keeps_the_numbers_of_the_rule(run: Any) -> None:
+    audit = run.audit()
+    assert audit.settings["rule"] == CAUSE.to_dict() and audit.score_names == ("cause",)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_resumed_run_makes_the_same_cut(
+    tmp_path: Path, run: Any, data: Dataset, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    monkeypatch.setattr(training_screen, "score_rows", lambda *args, **kwargs: looks.append(1))
+    trainer = make_trainer(tmp_path, dataset=data, **SHORT)
+    trainer.train(resume_from_checkpoint=f"{run.args.output_dir}/checkpoint-{step}")
+    assert not looks and trainer.audit() == run.audit()
+
+
+@pytest.mark.parametrize("settings", [{"per_device_eval_batch_size": 7}, {"dataloader_num_workers": 2}], ids=str)
+def test_neither_batches_nor_workers_change_the_cut(
+    tmp_path: Path, run: Any, data: Dataset, settings: dict[str, Any]
+) -> None:
+    trainer = make_trainer(tmp_path, dataset=data, **SHORT, **settings)
+    trainer.train()
+    ours, theirs = trainer._screen, run._screen
+    np.testing.assert_allclose(ours.other.nll, theirs.other.nll, rtol=1e-3, atol=1e-3)
+    assert np.array_equal(ours.screen.is_flagged, theirs.screen.is_flagged)
+    np.testing.assert_allclose(ours.screen.suspicion, theirs.screen.suspicion, atol=0.05)
