@@ -89,7 +89,7 @@ def start_report(
         length = "the first twelfth" if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
         done = "left out" if args.drops_rows else "listed, and trained on all the same,"
         lines.append(("screening", f"{args.screening}: suspicious rows are {done} after a warm-up of {length}"))
-        lines.append(("", "made on drawn scenes, it can flag honest rows and miss poisoned ones: look at the audit"))
+        lines.append(("", "it can flag honest rows and miss poisoned ones: look at the audit"))
     if {"labels", "input_ids"} <= set(batch):
         lines += [("one row", "supervised tokens stand between >> and <<")]
         lines += [("", line) for line in _show_row(batch, tokenizer, is_encoder_decoder)]

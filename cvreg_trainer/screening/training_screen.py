@@ -276,8 +276,8 @@ class TrainingScreen(TrainerCallback):
             logger.info("Screening %s %d of %d rows.", done, num_flagged, len(self.warm))
             if share > RULE.many_flagged:
                 logger.warning(
-                    "Screening %s %d of %d rows (%.1f %%). The rule was made on drawn scenes and can flag honest rows "
-                    "of other data: look at `trainer.audit()` before you trust the model.",
+                    "Screening %s %d of %d rows (%.1f %%). It can flag honest rows: look at `trainer.audit()` before "
+                    "you trust the model.",
                     done,
                     num_flagged,
                     len(self.warm),
