@@ -223,13 +223,12 @@ def _without_text(part: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """The model's language model with eager attention, and with what it had when this ends."""
+    """The model with eager attention, and each of its parts with what it had when this ends."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    text = base.config.get_text_config(decoder=True)
-    part = next((name for name in base.config.sub_configs if getattr(base.config, name) is text), "")
-    before = text._attn_implementation
-    base.set_attn_implementation({part: "eager"})
+    parts = {name: getattr(base.config, name) for name in base.config.sub_configs} | {"": base.config}
+    before = {name: part._attn_implementation for name, part in parts.items() if part is not None}
+    base.set_attn_implementation("eager")
     try:
         yield
     finally:
-        base.set_attn_implementation({part: before})
+        base.set_attn_implementation(before)
