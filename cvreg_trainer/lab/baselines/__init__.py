@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """The defences to compare with, one file each; each names its source and its departures from it."""
 
+from .byorn import DataCollatorForBootstrap, MovingAverage
 from .detectors import DETECTORS, Detector
 from .entropy_filter import entropy_scores
 from .fine_pruning import fine_prune
@@ -16,9 +17,11 @@ __all__ = [
     "BASELINES",
     "DETECTORS",
     "DataCollatorForAugmentation",
+    "DataCollatorForBootstrap",
     "Detection",
     "Detector",
     "Look",
+    "MovingAverage",
     "Reading",
     "ResponseStatistics",
     "entropy_scores",
