@@ -34,27 +34,38 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCall
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 from cvreg_trainer.data.pictures import load_pictures, split_pictures
-from cvreg_trainer.lab.baselines import DETECTORS, Detection, Look, Reading
+from cvreg_trainer.lab.baselines import DETECTORS, Detection, Look, Reading, read_rows
 from cvreg_trainer.report import describe_environment
 from cvreg_trainer.screening.stop_after_screening import StopAfterScreening
 from cvreg_trainer.start_report import StartReportCallback
 
 
 SCREENING = "screening"
+LEAST_SIDE = 16
 LANGUAGE_LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 
 
-class SharedLook(Look):
-    """A look that notes whether its pass, which others may have made, was needed."""
+class TimedLook(Look):
+    """A look that knows how long its pass took, and whether it was asked for since `used` was last set back."""
 
-    def __init__(self, look: Look) -> None:
-        super().__init__(look.model, look.processor, look.rows, look.batch_size)
-        self.look, self.needed = look, False
+    seconds, used = 0.0, False
 
     @property
     def reading(self) -> Reading:  # type: ignore[override]
-        self.needed = True
-        return self.look.reading
+        """The pass, made once."""
+        self.used = True
+        if not self.seconds:
+            start = time.perf_counter()
+            self.kept = read_rows(self.model, self.processor, self.rows, self.batch_size)
+            self.seconds = time.perf_counter() - start
+        return self.kept
+
+    def detect(self, name: str, marked: np.ndarray, before: float = 0.0) -> dict[str, Any]:
+        """What a detector says, and the seconds that it would take alone, those `before` included."""
+        self.used, made, start = False, self.seconds, time.perf_counter()
+        detection = DETECTORS[name].detect(self)
+        seconds = before + time.perf_counter() - start + (made if self.used else 0.0)
+        return {"detector": name, **judge(detection, marked), "seconds": round(seconds, 1)}
 
 
 def screening_flags(model: Any, processor: Any, rows: Dataset, seed: int) -> Detection:
@@ -116,39 +127,26 @@ def run_cell(
     def load() -> Any:
         return AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.bfloat16).eval()
 
-    def detected(name: str, look: Look, before: float) -> dict[str, Any]:
-        shared, start = SharedLook(look), time.perf_counter()
-        made = "reading" in vars(look)
-        detection = DETECTORS[name].detect(shared)
-        seconds = before + time.perf_counter() - start
-        # Each detector's seconds are what it would take alone
-        if shared.needed and not made:
-            look.seconds = time.perf_counter() - start  # type: ignore[attr-defined]
-        elif shared.needed:
-            seconds += look.seconds  # type: ignore[attr-defined]
-        return {"detector": name, **judge(detection, marked), "seconds": round(seconds, 1)}
-
     if SCREENING in names:
         start = time.perf_counter()
         detection = screening_flags(load(), processor, rows, seed)
         seconds = round(time.perf_counter() - start, 1)
         yield {"detector": SCREENING, **judge(detection, marked), "seconds": seconds}
-    rivals = {
-        after: [name for name in names if name in DETECTORS and DETECTORS[name].after_training == after]
-        for after in (False, True)
-    }
-    model = load() if any(rivals.values()) else None
-    look = Look(model, processor, rows)
-    for name in rivals[False]:
-        yield detected(name, look, 0.0)
-    if rivals[True]:
+    rivals = [name for name in names if name != SCREENING]
+    if not rivals:
+        return
+    look = TimedLook(load(), processor, rows)
+    for name in rivals:
+        if not DETECTORS[name].after_training:
+            yield look.detect(name, marked)
+    if after := [name for name in rivals if DETECTORS[name].after_training]:
         start = time.perf_counter()
-        fine_tune(model, processor, rows, options.epochs, seed)
+        fine_tune(look.model, processor, rows, options.epochs, seed)
         trained = time.perf_counter() - start
-        success = attack_success(cell, model, processor, held_out) if held_out else {}
-        look = Look(model, processor, rows)
-        for name in rivals[True]:
-            yield {**detected(name, look, trained), "epochs": options.epochs, **success}
+        success = attack_success(cell, look.model, processor, held_out) if held_out else {}
+        look = TimedLook(look.model, processor, rows)
+        for name in after:
+            yield {**look.detect(name, marked, trained), "epochs": options.epochs, **success}
 
 
 def identity(row: dict[str, Any]) -> str:
@@ -173,7 +171,9 @@ def main() -> None:
     wanted = {name: values.split(",") for name, _, values in (text.partition("=") for text in options.only)}
     lines = options.output.read_text().splitlines() if options.output.exists() else []
     done = {identity(json.loads(line)) for line in lines}
-    options.pictures = split_pictures(load_pictures(options.packages))["tune"]
+    pictures = split_pictures(load_pictures(options.packages))["tune"]
+    # Icons of two or three pixels have no room for a trigger
+    options.pictures = [picture for picture in pictures if min(picture.open().size) >= LEAST_SIDE]
     for seed in options.seeds:
         for cell in cells(options.suite):
             if any(str(cell.get(name)) not in values for name, values in wanted.items()):
