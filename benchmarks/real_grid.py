@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -146,12 +145,25 @@ def run_cell(
         success = attack_success(cell, look.model, processor, held_out) if held_out else {}
         look = TimedLook(look.model, processor, rows)
         for name in after:
-            yield {**look.detect(name, marked, trained), "epochs": options.epochs, **success}
+            yield {**look.detect(name, marked, trained), **learns(name, options.epochs), **success}
+
+
+def learns(name: str, epochs: int) -> dict[str, Any]:
+    """How long a detector's model is trained on the rows, where it is."""
+    return {"epochs": epochs} if name in DETECTORS and DETECTORS[name].after_training else {}
+
+
+def command(options: argparse.Namespace) -> str:
+    """What was run, without the machine's own folders."""
+    names = ("suite", "rows", "poison_rate", "epochs")
+    parts = [f"--{name} {getattr(options, name)}" for name in names]
+    lists = [f"--{name} {' '.join(map(str, getattr(options, name)))}" for name in ("seeds", "only", "detectors")]
+    return " ".join(["python benchmarks/real_grid.py --model captioner --packages packages", *parts, *lists])
 
 
 def identity(row: dict[str, Any]) -> str:
     """What makes two rows the same."""
-    names = ("trigger", "payload", "kind", "control", "seed", "detector", "planned_rows", "poison_rate")
+    names = ("trigger", "payload", "kind", "control", "seed", "detector", "planned_rows", "poison_rate", "epochs")
     return json.dumps({name: row.get(name) for name in names})
 
 
@@ -180,10 +192,14 @@ def main() -> None:
                 continue
             settings = {"suite": options.suite, **cell, "seed": seed, "planned_rows": options.rows}
             settings["poison_rate"] = 0.0 if options.suite == "clean" else options.poison_rate
-            names = [name for name in options.detectors if identity({**settings, "detector": name}) not in done]
+            names = [
+                name
+                for name in options.detectors
+                if identity({**settings, **learns(name, options.epochs), "detector": name}) not in done
+            ]
             if not names:
                 continue
-            facts = {"command": f"python {' '.join(sys.argv)}", "environment": describe_environment()}
+            facts = {"command": command(options), "environment": describe_environment()}
             for row in run_cell(options, cell, seed, names):
                 with options.output.open("a") as file:
                     file.write(json.dumps({**settings, **row, **facts}) + "\n")

@@ -21,6 +21,7 @@ from cvreg_trainer.metrics.intervals import wilson_interval
 
 
 Rows = list[dict[str, Any]]
+RATE, EPOCHS = 0.05, 2  # what a cell has if it does not say otherwise
 DETECTORS = {
     "screening": "screening (this package)",
     "response_filter": "response filter (BYORn-F)",
@@ -75,23 +76,47 @@ def by_detector(rows: Rows, column: str, cell: Callable[[Rows], str]) -> str:
     return table(["detector", *columns], lines) if lines else "Not run."
 
 
-def success_table(rows: Rows) -> str:
-    """Whether the attacks take hold of the fine-tune that the detectors read."""
-    told = {(row["trigger"], row["payload"], row["seed"]): row for row in rows if row.get("asr") is not None}
+def cells_of(rows: Rows) -> list[tuple[str, Rows]]:
+    """The rows of each trigger, payload, rate and length of the fine-tune, with those that need none."""
+    kept = ("trigger", "payload", "poison_rate")
+    cells: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:
+        cells.setdefault(tuple(row[name] for name in kept), []).append(row)
+    parted = []
+    for (trigger, payload, rate), own in cells.items():
+        title = f"{trigger}, {payload}" + (f", {100 * rate:g} %" if rate != RATE else "")
+        lengths = list(dict.fromkeys(row["epochs"] for row in own if row.get("epochs"))) or [EPOCHS]
+        for epochs in lengths:
+            suffix = f", {epochs} epochs" if epochs != EPOCHS else ""
+            parted.append((title + suffix, [row for row in own if row.get("epochs") in (None, epochs)]))
+    return parted
+
+
+def success(rows: Rows) -> list[str]:
+    """Whether the attack takes hold of the fine-tune that the detectors read: with the trigger, and without it."""
+    told = {row["seed"]: row for row in rows if row.get("asr") is not None}.values()
+    total = sum(row["num_held_out"] for row in told)
+    if not told:
+        return ["", ""]
+    names = ("asr", "false_alarm_rate")
+    return [share(round(sum(row[name] * row["num_held_out"] for row in told)), total) for name in names]
+
+
+def by_cell(rows: Rows, entry: Callable[[Rows], str], before: Callable[[Rows], list[str]] | None = None) -> str:
+    """A line for each cell, and a column for each detector."""
+    names = [name for name in DETECTORS if any(row["detector"] == name for row in rows)]
     lines = []
-    for trigger, payload in dict.fromkeys((trigger, payload) for trigger, payload, _ in told):
-        own = [row for (t, p, _), row in told.items() if (t, p) == (trigger, payload)]
-        total = sum(row["num_held_out"] for row in own)
-        counts = [
-            share(round(sum(row[name] * row["num_held_out"] for row in own)), total)
-            for name in ("asr", "false_alarm_rate")
-        ]
-        lines.append([trigger, payload, str(len(own)), *counts])
-    return table(["trigger", "payload", "seeds", "with the trigger", "without it"], lines) if lines else "Not run."
+    for title, cell in cells_of(rows):
+        entries = [entry([row for row in cell if row["detector"] == name]) for name in names]
+        if any(entries):
+            lines.append([title, *(before(cell) if before else []), *entries])
+    columns = [DETECTORS[name] for name in names]
+    head = ["trigger, payload", *(["shown with the trigger", "without"] if before else []), *columns]
+    return table(head, lines) if lines else "Not run."
 
 
 def auroc(rows: Rows) -> str:
-    """Mean over the cells, and the range."""
+    """Mean over the seeds, and the range."""
     values = [row["auroc"] for row in rows if row.get("auroc") is not None]
     if not values:
         return ""
@@ -114,11 +139,10 @@ def tables(rows: Rows) -> dict[str, str]:
     suites = {suite: [row for row in rows if row["suite"] == suite] for suite in ("attacks", "clean", "controls")}
     attacks, clean, controls = suites.values()
     return {
-        "success": success_table(attacks),
-        "found": by_detector(attacks, "payload", lambda cell: pooled(cell, "found", num_poisoned)),
-        "lost": by_detector(attacks, "payload", lambda cell: pooled(cell, "clean_flagged", num_clean)),
-        "ranking": by_detector(attacks, "payload", auroc),
-        "found at 1 %": by_detector(attacks, "payload", lambda cell: pooled(cell, "found_at_1_percent", num_poisoned)),
+        "ranking": by_cell(attacks, auroc, success),
+        "found": by_cell(attacks, lambda cell: pooled(cell, "found", num_poisoned)),
+        "lost": by_cell(attacks, lambda cell: pooled(cell, "clean_flagged", num_clean)),
+        "found at 1 %": by_cell(attacks, lambda cell: pooled(cell, "found_at_1_percent", num_poisoned)),
         "clean": by_detector(clean, "kind", lambda cell: pooled(cell, "clean_flagged", num_clean)),
         "noise": by_detector(controls, "control", lambda cell: pooled(cell, "found", num_poisoned)),
         "seconds": cost(rows),
