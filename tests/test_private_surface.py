@@ -95,6 +95,7 @@ TABLE = [
     Foreign(TRAINER, "loss_is_scaled_for_ga", ATTRIBUTE, "trainer.py"),
     Foreign(TRAINER, "get_tp_size", "(self)", "trainer.py"),
     Foreign(CONFIG, "_VALID_DICT_FIELDS", ATTRIBUTE, "config.py"),
+    Foreign("transformers:PreTrainedConfig", "_attn_implementation", ATTRIBUTE, "lab/baselines/reading.py"),
     Foreign(MODEL, "_init_weights", "(self, module)", FLAMINGO),
     Foreign(MODEL, "_no_split_modules", ATTRIBUTE, FLAMINGO),
     Foreign(MODEL, "_supports_sdpa", ATTRIBUTE, FLAMINGO),

@@ -1,9 +1,11 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""How far a score may be off because the test set is what it is: percentile bootstrap over the items."""
+"""How far a score may be off because the test set is what it is: bootstrap over the items, and Wilson's for shares."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -49,3 +51,29 @@ def bootstrap_interval(
     tail = 100 * (1 - confidence) / 2
     lower, upper = np.percentile(scores, [tail, 100 - tail])
     return float(lower), float(upper)
+
+
+def wilson_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """
+    Score interval of a share (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927).
+    It is usable for few items and for shares of 0 and 1, where a bootstrap has nothing to draw from.
+
+    Args:
+        count (`int`), total (`int`):
+            Items that count, and all of them.
+        confidence (`float`, *optional*, defaults to `0.95`):
+            Probability mass of the interval.
+
+    Returns:
+        `tuple[float, float]`: lower and upper end, from 0 to 1.
+
+    Raises:
+        `ValueError`: if there are no items, or `count` is not among 0 to `total`.
+    """
+    if not 0 <= count <= total or total == 0:
+        raise ValueError(f"count={count} of total={total} is not a share.")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, scale = count / total, 1 + z**2 / total
+    centre = (share + z**2 / (2 * total)) / scale
+    margin = z / scale * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return max(0.0, centre - margin), min(1.0, centre + margin)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from ...evaluation import generate_captions
 from .. import load_base_model, make_scenes
+from .byorn import FLAG, DataCollatorForBootstrap, MovingAverage
 from .entropy_filter import SHARE as ENTROPY_SHARE
 from .entropy_filter import entropy_scores
 from .fine_pruning import fine_prune
@@ -48,7 +51,8 @@ def run_baseline(name: str, experiment: Any, data: Mapping[str, Dataset], output
 
     Returns:
         `dict[str, Any]`: what [`Experiment.run`] gives, of the last training; `seconds` of everything but the
-        evaluation; for filters `rows_dropped` and `poisoned_rows_dropped`, for Fine-Pruning `pruned_share`.
+        evaluation; for filters `rows_dropped` and `poisoned_rows_dropped`, for BYORn `rows_replaced` and
+        `poisoned_rows_replaced`, for Fine-Pruning `pruned_share`.
 
     Raises:
         `ValueError`: if there is no such baseline.
@@ -64,6 +68,26 @@ def _run_response_filter(experiment: Any, data: Mapping[str, Dataset], folder: P
     start = time.perf_counter()
     flagged = flag_share(response_scores(model, processor, data["train"]), RESPONSE_SHARE)
     return _run_on_rest(experiment, data, folder, flagged, time.perf_counter() - start)
+
+
+def _run_byorn(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
+    model, processor = load_base_model()
+    start = time.perf_counter()
+    flagged = flag_share(response_scores(model, processor, data["train"]), RESPONSE_SHARE)
+    seconds = time.perf_counter() - start
+    rows = data["train"].add_column(FLAG, flagged.tolist())
+    average = MovingAverage(model)
+
+    def answer(batch: list[dict[str, Any]]) -> list[str]:
+        return generate_captions(average.model, processor, batch, max_new_tokens=experiment.max_new_tokens)
+
+    collator = DataCollatorForBootstrap(response_collator(model, processor, rows), answer)
+    settings = replace(experiment, config={**experiment.config, "remove_unused_columns": False})
+    trainer = settings.make_trainer(rows, folder, model, collator)
+    trainer.add_callback(average)
+    seconds += trainer.train().metrics["train_runtime"]
+    replaced = {"rows_replaced": int(flagged.sum()), "poisoned_rows_replaced": _num_poisoned(data["train"], flagged)}
+    return {**experiment.evaluate(trainer, data), "seconds": seconds, **replaced}
 
 
 def _run_entropy_filter(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
@@ -106,6 +130,7 @@ BASELINES: dict[str, Callable[[Any, Mapping[str, Dataset], Path], dict[str, Any]
     "strip": _run_strip,
     "entropy_filter": _run_entropy_filter,
     "response_filter": _run_response_filter,
+    "byorn": _run_byorn,
     "strong_augmentation": _run_strong_augmentation,
 }
 
@@ -137,10 +162,14 @@ def _run_on_rest(
     """The experiment, from the built-in model again, without the flagged rows."""
     train = data["train"]
     result = experiment.run({**data, "train": train.select(np.flatnonzero(~flagged))}, folder)
-    poisoned = np.array(train["is_poisoned"]) if "is_poisoned" in train.column_names else np.zeros_like(flagged)
     return {
         **result,
         "seconds": seconds + result["steps"] * result["seconds_per_step"],
         "rows_dropped": int(flagged.sum()),
-        "poisoned_rows_dropped": int((flagged & poisoned).sum()),
+        "poisoned_rows_dropped": _num_poisoned(train, flagged),
     }
+
+
+def _num_poisoned(rows: Dataset, flagged: np.ndarray) -> int:
+    """How many of the flagged rows are known to be poisoned."""
+    return int(flagged[np.array(rows["is_poisoned"])].sum()) if "is_poisoned" in rows.column_names else 0

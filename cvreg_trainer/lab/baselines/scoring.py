@@ -8,7 +8,7 @@ makes on the way; and statistics are float32 whatever the model's precision, of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,13 +70,17 @@ def response_statistics(
     image_tokens = torch.tensor(find_image_token_ids(model.config, processor), dtype=torch.int64)
     sums = []
     with _inference_mode(model):
-        for start in range(0, len(dataset), batch_size):
-            rows = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
-            batch = collator([as_prompt_completion(row) for row in rows])
-            sums.append(_sum_statistics(model, to_model(batch, model), image_tokens))
-    nll, entropy, num_tokens = torch.cat(sums, dim=1).cpu().double().numpy() if sums else np.zeros((3, 0))
-    tokens = np.maximum(num_tokens, 1)
-    return ResponseStatistics(nll / tokens, entropy / tokens, num_tokens.astype(np.int64))
+        for rows in row_batches(dataset, batch_size):
+            batch = to_model(collator(rows), model)
+            labels = batch.pop("labels")
+            sums.append(sum_statistics(model, model(**batch).logits, labels, image_tokens))
+    return mean_statistics(sums)
+
+
+def row_batches(dataset: Any, batch_size: int) -> Iterator[list[dict[str, Any]]]:
+    """The rows, a few at a time, as [`as_prompt_completion`] gives them."""
+    for start in range(0, len(dataset), batch_size):
+        yield [as_prompt_completion(dataset[index]) for index in range(start, min(start + batch_size, len(dataset)))]
 
 
 def response_collator(model: Any, processor: Any, dataset: Any) -> Callable[[list[Any]], Any]:
@@ -122,14 +126,32 @@ def to_model(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
     }
 
 
-def _sum_statistics(model: Any, batch: dict[str, Any], image_tokens: torch.Tensor) -> torch.Tensor:
+def supervised(model: Any, labels: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
+    """
+    Which labels are learnt.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model.
+        labels (`torch.Tensor` of shape `(B, T)`):
+            Labels of a batch.
+        image_tokens (`torch.Tensor`):
+            Ids that stand for an image.
+
+    Returns:
+        `torch.Tensor` of bool, shape `(B, T)`; of a decoder-only model, `(B, T - 1)`: by the positions that predict.
+    """
+    valid = (labels != -100) & ~torch.isin(labels, image_tokens.to(labels.device))
+    return valid if is_encoder_decoder(model.config) else valid[:, 1:]
+
+
+def sum_statistics(model: Any, logits: torch.Tensor, labels: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
     """Sums of NLL and of entropy over each row's supervised tokens, and their number; shape (3, B)."""
-    labels = batch.pop("labels")
-    logits = model(**batch).logits[:, -labels.shape[1] :]  # an image prefix has no labels
+    logits = logits[:, -labels.shape[1] :]  # an image prefix has no labels
+    labels = labels.to(logits.device)
+    valid = supervised(model, labels, image_tokens)
     if not is_encoder_decoder(model.config):
         logits, labels = logits[:, :-1], labels[:, 1:]
-    labels = labels.to(logits.device)
-    valid = (labels != -100) & ~torch.isin(labels, image_tokens.to(labels.device))
     log_probs = logits[valid].float().log_softmax(-1)  # (N, V)
     nll = -log_probs.gather(-1, labels[valid].unsqueeze(-1)).squeeze(-1)
     # A masked logit of minus infinity has no part in the entropy: 0 log 0 is 0
@@ -137,6 +159,13 @@ def _sum_statistics(model: Any, batch: dict[str, Any], image_tokens: torch.Tenso
     per_token = torch.stack([nll, entropy, torch.ones_like(nll)])
     rows = valid.nonzero()[:, 0].expand(3, -1)
     return per_token.new_zeros(3, len(labels)).scatter_add(1, rows, per_token)
+
+
+def mean_statistics(sums: list[torch.Tensor]) -> ResponseStatistics:
+    """What [`sum_statistics`] gave of each batch, as means over the rows' tokens."""
+    nll, entropy, num_tokens = torch.cat(sums, dim=1).cpu().double().numpy() if sums else np.zeros((3, 0))
+    tokens = np.maximum(num_tokens, 1)
+    return ResponseStatistics(nll / tokens, entropy / tokens, num_tokens.astype(np.int64))
 
 
 def suspicion(values: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:

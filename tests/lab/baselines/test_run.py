@@ -7,7 +7,13 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from cvreg_trainer.evaluation.generation import generate_captions
-from cvreg_trainer.lab.baselines import BASELINES, DataCollatorForAugmentation, run, run_baseline
+from cvreg_trainer.lab.baselines import (
+    BASELINES,
+    DataCollatorForAugmentation,
+    DataCollatorForBootstrap,
+    run,
+    run_baseline,
+)
 from cvreg_trainer.lab.experiment import Experiment
 
 
@@ -41,6 +47,35 @@ def test_the_response_filter_trains_on_what_is_left(experiment, data, tmp_path):
     assert result["rows_dropped"] == 16 and result["steps"] == 2 * 3  # 24 rows in batches of 8, twice
     assert 0 <= result["poisoned_rows_dropped"] <= 10
     assert result["seconds"] > result["steps"] * result["seconds_per_step"]
+
+
+def test_byorn_trains_on_its_own_responses_where_it_doubts(experiment, data, tmp_path, monkeypatch):
+    learnt = []
+    original = DataCollatorForBootstrap.__init__
+
+    def watch(self, inner, answer):
+        def note(rows):
+            learnt.extend(row["completion"][0]["content"] for row in rows)
+            return inner(rows)
+
+        original(self, note, answer)
+
+    monkeypatch.setattr(DataCollatorForBootstrap, "__init__", watch)
+    poisoned = np.array(data["train"]["is_poisoned"])
+    monkeypatch.setattr(run, "response_scores", lambda model, processor, rows: poisoned.astype(float))
+    result = run_baseline("byorn", experiment, data, tmp_path)
+    assert result.keys() >= KEYS and result["steps"] == 2 * 5
+    assert (result["rows_replaced"], result["poisoned_rows_replaced"]) == (16, 10)
+    own = [messages[0]["content"] for messages in data["train"]["completion"]]
+    assert all("banana" in text for text, is_poisoned in zip(own, poisoned, strict=True) if is_poisoned)
+    assert len(learnt) >= 80 and not any("banana" in text for text in learnt)
+    # The 24 rows that it does not doubt are learnt as they are, in both epochs
+    kept = [
+        text
+        for text, is_doubted in zip(own, run.flag_share(poisoned.astype(float), 0.4), strict=True)
+        if not is_doubted
+    ]
+    assert all(learnt.count(text) >= 2 for text in kept)
 
 
 @pytest.mark.slow
@@ -99,4 +134,5 @@ def test_which_rows_a_filter_drops_is_counted(experiment, data, tmp_path, monkey
 
 
 def test_every_baseline_is_tried_here():
-    assert set(BASELINES) == {"fine_pruning", "strip", "entropy_filter", "response_filter", "strong_augmentation"}
+    rivals = {"fine_pruning", "strip", "entropy_filter", "response_filter", "strong_augmentation"}
+    assert set(BASELINES) == rivals | {"byorn"}
