@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..collators.batches import is_pixels, is_visual, same
@@ -17,7 +18,7 @@ from ..collators.seeded_views import SeededViews, has_image, holds_pixels
 from ..data.rows import copy_row, find_images, replace_images, row_digest
 from ..perturbations.strong import strong_view
 from ..random_state import preserve_random_state
-from .row_features import row_features
+from .row_features import picture_features, row_features
 
 
 # What the collator adds to a batch, and no model knows
@@ -155,8 +156,14 @@ class DataCollatorWithFeatures:
             `dict[str, Any]`: the inner collator's batch, and `row_values`, float16 of shape `(B, 1024)`.
         """
         rows = list(examples)
-        values = torch.stack([torch.from_numpy(row_features(row)) for row in rows])
-        return {**self.inner(rows), "row_values": values}
+        values = np.stack([row_features(row) for row in rows])
+        batch = self.inner(rows)
+        if not self.inner.reads_rows:
+            # The inner collator has its pixels from elsewhere
+            for pixels in _pixels_by_row(batch, len(rows)).values():
+                pictures = np.stack([picture_features(image) for image in pixels])
+                values[:, : pictures.shape[1]] = pictures
+        return {**batch, "row_values": torch.from_numpy(values)}
 
 
 class DataCollatorForOthers:
@@ -179,7 +186,8 @@ class DataCollatorForOthers:
         Args:
             examples (`Sequence[tuple]` or `Sequence`):
                 Pairs of a row and another one, or `None`; or, of a stream, rows: the other one is then the next of the
-                batch, around its end, that has as many pictures.
+                batch, around its end, that has as many pictures. Where the inner collator has its pixels from
+                elsewhere, those of the batch are passed on by one row.
 
         Returns:
             `dict[str, Any]`: the inner collator's batch, whose `row_id` names the rows whose responses they are.
@@ -190,8 +198,21 @@ class DataCollatorForOthers:
             _with_images(row, other) if swaps else row for (row, other), swaps in zip(pairs, is_swapped, strict=True)
         ]
         batch = self.inner(rows)
+        if not self.inner.reads_rows and len(rows) > 1:
+            swapped = {key: pixels.roll(-1, 0) for key, pixels in _pixels_by_row(batch, len(rows)).items()}
+            batch |= swapped
+            is_swapped = [bool(swapped)] * len(rows)
         batch["row_id"] = torch.tensor([row_id(row_digest(row)) for row, _ in pairs], dtype=torch.int64)
         return {**batch, "row_values": torch.tensor(is_swapped, dtype=torch.float16).unsqueeze(1)}
+
+
+def _pixels_by_row(batch: Mapping[str, Any], number: int) -> dict[str, torch.Tensor]:
+    """The tensors `(B, C, H, W)` of a batch of `number` rows."""
+    return {
+        key: value
+        for key, value in batch.items()
+        if is_pixels(key, value) and isinstance(value, torch.Tensor) and value.ndim == 4 and len(value) == number
+    }
 
 
 def _pairs_of_batch(rows: list[Any]) -> list[tuple[Any, Any]]:

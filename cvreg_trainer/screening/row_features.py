@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..data.row_images import lift_images
-from ..data.rows import find_images, prompt_of
+from ..data.rows import CHANNELS, find_images, prompt_of
 
 
 SIDE = 96  # pixels that every picture is scaled to
@@ -50,15 +50,28 @@ def row_features(row: Any) -> np.ndarray:
         `np.ndarray` of shape `(1024,)`, float16: three parts of 256, 128 and 128 numbers for pictures (fine, coarser,
         colours; the mean over the first four pictures), and 512 of 0 or 1 for hashed words.
     """
-    images = [image for image in find_images(row) if isinstance(image, Image.Image)]
+    images = find_images(row)
     if not images and isinstance(row, dict):
-        images = [image for image in lift_images(row)["images"] if isinstance(image, Image.Image)]
-    pictures = [_picture_features(image) for image in images[:MAX_PICTURES]]
+        images = [image for image in lift_images(row)["images"] if image is not None]
+    pictures = [picture_features(image) for image in images[:MAX_PICTURES]]
     picture = np.mean(pictures, axis=0) if pictures else np.zeros(sum(PICTURE_PARTS), dtype=np.float32)
     return np.concatenate([picture, _question_features(row)]).astype(np.float16)
 
 
-def _picture_features(image: Image.Image) -> np.ndarray:
+def picture_features(image: Any) -> np.ndarray:
+    """
+    Low-level features of one picture.
+
+    Args:
+        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            A picture, or its pixels as `(H, W)`, `(H, W, C)` or `(C, H, W)`; other than `uint8` they are scaled to the
+            range that they have.
+
+    Returns:
+        `np.ndarray` of shape `(512,)`, float32
+    """
+    if not isinstance(image, Image.Image):
+        image = _to_picture(image)
     small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1).unsqueeze(0)
     parts = []
@@ -70,6 +83,21 @@ def _picture_features(image: Image.Image) -> np.ndarray:
         parts.append(pooled @ _projection(len(pooled), BANKS[number][-1]))
     coarse = F.adaptive_avg_pool2d(pixels, COARSE_CELLS).flatten().numpy()
     return np.concatenate([*parts, coarse @ _projection(len(coarse), COARSE_NUMBERS)])
+
+
+def _to_picture(pixels: Any) -> Image.Image:
+    values = pixels.detach().cpu().float().numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)
+    is_bytes = pixels.dtype in (torch.uint8, np.uint8)
+    values = np.nan_to_num(values.astype(np.float32))
+    if values.ndim == 2:
+        values = values[..., None]
+    elif values.shape[-1] not in CHANNELS:
+        values = np.moveaxis(values, 0, -1)
+    if not is_bytes:
+        values = 255 * (values - values.min()) / max(float(np.ptp(values)), 1e-6)
+    # Grey, and two channels as the first of them
+    colours = values[..., :3] if values.shape[-1] >= 3 else np.repeat(values[..., :1], 3, axis=-1)
+    return Image.fromarray(colours.clip(0, 255).round().astype(np.uint8))
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from cvreg_trainer.screening.collator import (
     finds_images_in_rows,
     silence_rows,
 )
-from cvreg_trainer.screening.row_features import row_features
+from cvreg_trainer.screening.row_features import picture_features, row_features
 
 
 def rows(number: int = 6) -> list[dict[str, Any]]:
@@ -314,3 +314,22 @@ def test_in_a_stream_the_other_row_is_the_next_with_as_many_pictures():
         row["image"] and row["image"].tobytes() for row in expected
     ]
     assert DataCollatorForOthers(make())(examples[:1])["row_values"].tolist() == [[0]]
+
+
+def test_pixels_from_elsewhere_have_features_and_are_passed_on():
+    """A collator that opens files by itself: its rows hold no image."""
+    pixels = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+
+    def from_elsewhere(given: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        places = [row["label"] for row in given]
+        return {"labels": torch.tensor(places).unsqueeze(1), "pixel_values": pixels[places]}
+
+    inner = DataCollatorForScreening(from_elsewhere, 1, 0, shows_views=False, reads_rows=False)
+    examples = [{"label": place} for place in range(3)]
+    values = DataCollatorWithFeatures(inner)(examples)["row_values"]
+    for place in range(3):
+        expected = picture_features(pixels[place]).astype(np.float16)
+        assert np.array_equal(values[place, : len(expected)].numpy(), expected)
+    batch = DataCollatorForOthers(inner)([(row, None) for row in examples])
+    assert torch.equal(batch["pixel_values"], pixels[[1, 2, 0]]) and batch["labels"].flatten().tolist() == [0, 1, 2]
+    assert batch["row_values"].flatten().tolist() == [1, 1, 1]

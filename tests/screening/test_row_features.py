@@ -10,7 +10,14 @@ from PIL import Image
 
 from cvreg_trainer.attacks import BadNets, Blended, LowFrequency
 from cvreg_trainer.lab import make_scenes
-from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS, project_states, row_features
+from cvreg_trainer.screening.row_features import (
+    NUM_FEATURES,
+    NUM_WORDS,
+    PICTURE_PARTS,
+    picture_features,
+    project_states,
+    row_features,
+)
 
 
 PICTURE = sum(PICTURE_PARTS)
@@ -76,3 +83,14 @@ def test_states_are_projected_to_the_same_numbers_everywhere():
     lengths = found.norm(dim=1) / states.norm(dim=1)
     assert ((lengths > 0.8) & (lengths < 1.2)).all()
     assert torch.equal(project_states(states[:, :20]), states[:, :20])
+
+
+def test_pixels_in_any_layout_are_the_picture():
+    pixels = np.asarray(picture())
+    expected = row_features({"images": [picture()]})
+    for given in (pixels, np.moveaxis(pixels, -1, 0), torch.from_numpy(np.moveaxis(pixels, -1, 0).copy())):
+        assert np.array_equal(row_features({"images": [given]}), expected)
+    # Floats take the range that they have
+    scaled = (pixels.astype(np.float32) - pixels.min()) / np.ptp(pixels)
+    np.testing.assert_allclose(picture_features(scaled), picture_features(2 * scaled - 1), atol=0.02)
+    assert picture_features(np.zeros((9, 9), np.float32)).shape == (PICTURE,)
