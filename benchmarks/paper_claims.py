@@ -1,0 +1,152 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""What the rows of `paper.py` say about the paper's claims: sentences and verdicts computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+from grid_runs import ATTACKS
+from paper import WEIGHTS, cells
+
+
+Groups = Mapping[str, list[dict[str, Any]]]
+Key = Callable[[Mapping[str, Any]], str]
+MODELS = {"llava": "LLaVA", "flamingo": "Flamingo", "blip2": "BLIP-2"}
+QUALITY = {"scenes": "clean_cider", "easy_vqa": "clean_vqa_accuracy"}
+
+
+def pairs(groups: Groups, key: Key) -> list[dict[str, Any]]:
+    """Cells of Tables 1 to 3 run without a defence and with the paper's loss, over the seeds that both have."""
+    found: dict[tuple[str, str, str], dict[str, dict[int, dict[str, Any]]]] = {}
+    for part in ("1", "2", "3"):
+        for settings in cells(part):
+            rows = {row["seed"]: row for row in groups.get(key(settings), [])}
+            where = (settings["task"], settings["architecture"], settings["attack"])
+            found.setdefault(where, {})[settings["defence"]] = rows
+    result = []
+    for (task, architecture, attack), runs in found.items():
+        seeds = sorted(set(runs["none"]) & set(runs["paper_loss"]))
+        if not seeds:
+            continue
+        cell: dict[str, Any] = {"task": task, "architecture": architecture, "attack": attack, "seeds": len(seeds)}
+        for defence in ("none", "paper_loss"):
+            rows = [runs[defence][seed] for seed in seeds]
+            cell[f"quality_{defence}"] = fmean(row[QUALITY[task]] for row in rows)
+            if attack != "none":
+                cell[f"asr_{defence}"] = fmean(row["asr"] for row in rows)
+        result.append(cell)
+    return result
+
+
+def weight_means(groups: Groups, key: Key, name: str) -> dict[float, tuple[float, float]]:
+    """Mean attack success and clean CIDEr for each value of a weight that was run."""
+    means = {}
+    for settings in cells("figure 3"):
+        rows = groups.get(key(settings), [])
+        if settings["defence"].startswith(name) and rows:
+            means[settings["config"][name]] = (
+                fmean(row["asr"] for row in rows),
+                fmean(row["clean_cider"] for row in rows),
+            )
+    return means
+
+
+def expectations(groups: Groups, key: Key) -> list[str]:
+    """Five sentences for a reader of the paper."""
+    cells_run = pairs(groups, key)
+    attacked = [cell for cell in cells_run if cell["attack"] != "none" and cell["asr_none"] > 50]
+    before, after = (fmean(cell[f"asr_{run}"] for cell in attacked) for run in ("none", "paper_loss"))
+    best = max(attacked, key=lambda cell: cell["asr_none"] - cell["asr_paper_loss"])
+    place = f"{ATTACKS[best['attack']]} on the {MODELS[best['architecture']]}"
+    place += ", easy-VQA" if best["task"] == "easy_vqa" else ""
+    captions, answers = (
+        [cell["quality_paper_loss"] - cell["quality_none"] for cell in cells_run if cell["task"] == task]
+        for task in QUALITY
+    )
+    level = fmean(cell["quality_none"] for cell in cells_run if cell["task"] == "scenes")
+    cost = f"clean CIDEr changes by {fmean(captions):+.1f} on average, from {level:.0f}"
+    if answers:
+        cost += f", and accuracy on easy-VQA by {fmean(answers):+.1f} points"
+    badnets = {MODELS[cell["architecture"]]: cell for cell in attacked if cell["attack"] == "badnets"
+               and cell["task"] == "scenes"}  # fmt: skip
+    models = ", ".join(f"{name} {c['asr_none']:.0f} to {c['asr_paper_loss']:.0f}" for name, c in badnets.items())
+    frontier = weight_means(groups, key, "lambda_discrepancy")
+    high = [value for value in sorted(frontier) if value >= 2]
+    points = ", ".join(f"{value:g}: ASR {frontier[value][0]:.0f} at CIDEr {frontier[value][1]:.0f}" for value in high)
+    return [
+        f"Do not expect the loss at our starting values to keep a backdoor out of models this small: over the "
+        f"{len(attacked)} cells where an attack takes hold undefended and both were run, attack success goes from "
+        f"{before:.0f} to {after:.0f} % on average, and the largest change for the better is {place}, from "
+        f"{best['asr_none']:.0f} to {best['asr_paper_loss']:.0f}.",
+        f"Expect it to cost little there: {cost}.",
+        f"It is the same on every architecture that was run (BadNets, scenes: {models}).",
+        f"Only a far larger weight of the discrepancy term moves attack success, and quality moves with it "
+        f"(lambda_discrepancy {points}).",
+        "The paper reports 27 to 59 % with its loss, on models thousands of times larger and on photographs, which "
+        "these rows can neither confirm nor refute: measure it on your model before you rely on it, and see "
+        "[screening](screening.md) for what does more here.",
+    ]
+
+
+def statements(groups: Groups, key: Key) -> list[list[str]]:
+    """The paper's statements, what was measured, and whether that agrees."""
+    lines = []
+    attacked = [cell for cell in pairs(groups, key) if cell["attack"] != "none" and cell["asr_none"] > 50]
+    halved = sum(cell["asr_paper_loss"] < 0.6 * cell["asr_none"] for cell in attacked)
+    lines.append(
+        [
+            "The loss takes attack success from nearly 100 % to 27 to 61 %",
+            f"below six tenths of the undefended rate in {halved} of {len(attacked)} cells",
+            _verdict(halved == len(attacked)),
+        ]
+    )
+    ablation = [
+        fmean(row["asr"] for row in rows) for settings in cells("4") if (rows := groups.get(key(settings), []))
+    ]
+    lines.append(
+        [
+            "Each term that is added lowers attack success",
+            "ASR none, patch, patch and discrepancy, all: " + ", ".join(f"{asr:.1f}" for asr in ablation),
+            _verdict(len(ablation) == 4 and all(a - b > 5 for a, b in zip(ablation, ablation[1:], strict=False))),
+        ]
+    )
+    means = {name: weight_means(groups, key, name) for name in WEIGHTS}
+    asr_ranges = {name: _range(values, 0) for name, values in means.items()}
+    lines.append(
+        [
+            "The discrepancy term acts most on attack success",
+            "range of ASR over each weight's values: " + ", ".join(f"{n} {r:.0f}" for n, r in asr_ranges.items()),
+            _verdict(max(asr_ranges, key=lambda name: asr_ranges[name]) == "lambda_discrepancy"),
+        ]
+    )
+    frontier = means["lambda_discrepancy"]
+    lowered = {value: point for value, point in frontier.items() if point[0] < 0.8 * frontier[0.5][0]}
+    lines.append(
+        [
+            "Quality stays stable over a wide range of that weight",
+            "where it lowers ASR by a fifth or more, CIDEr is "
+            + (", ".join(f"{cider:.0f} (weight {value:g})" for value, (_, cider) in lowered.items()) or "not known")
+            + f", at the starting value {frontier[0.5][1]:.0f}",
+            _verdict(all(cider > 0.95 * frontier[0.5][1] for _, cider in lowered.values())),
+        ]
+    )
+    for name, claim in (
+        ("lambda_patch", "A larger weight of the patch term lowers attack success"),
+        ("lambda_entropy", "A small weight of the entropy term improves quality and keeps attack success low"),
+    ):
+        points = [f"{value:g}: ASR {asr:.0f}, CIDEr {cider:.0f}" for value, (asr, cider) in means[name].items()]
+        ends = list(means[name].values())
+        is_true = ends[-1][0] < ends[0][0] - 5 if name == "lambda_patch" else ends[0][0] < 50
+        lines.append([claim, "; ".join(points), _verdict(is_true)])
+    return lines
+
+
+def _range(means: Mapping[float, tuple[float, float]], place: int) -> float:
+    values = [point[place] for point in means.values()]
+    return max(values) - min(values)
+
+
+def _verdict(is_true: bool) -> str:
+    return "yes" if is_true else "no"
