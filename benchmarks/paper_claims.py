@@ -57,6 +57,8 @@ def expectations(groups: Groups, key: Key) -> list[str]:
     """Five sentences for a reader of the paper."""
     cells_run = pairs(groups, key)
     attacked = [cell for cell in cells_run if cell["attack"] != "none" and cell["asr_none"] > 50]
+    if not attacked:
+        return ["No attack was run with and without the loss yet."]
     before, after = (fmean(cell[f"asr_{run}"] for cell in attacked) for run in ("none", "paper_loss"))
     best = max(attacked, key=lambda cell: cell["asr_none"] - cell["asr_paper_loss"])
     place = f"{ATTACKS[best['attack']]} on the {MODELS[best['architecture']]}"
@@ -92,14 +94,14 @@ def expectations(groups: Groups, key: Key) -> list[str]:
 
 def statements(groups: Groups, key: Key) -> list[list[str]]:
     """The paper's statements, what was measured, and whether that agrees."""
-    lines = []
+    lines: list[list[str]] = []
     attacked = [cell for cell in pairs(groups, key) if cell["attack"] != "none" and cell["asr_none"] > 50]
     halved = sum(cell["asr_paper_loss"] < 0.6 * cell["asr_none"] for cell in attacked)
     lines.append(
         [
             "The loss takes attack success from nearly 100 % to 27 to 61 %",
             f"below six tenths of the undefended rate in {halved} of {len(attacked)} cells",
-            _verdict(halved == len(attacked)),
+            _verdict(halved == len(attacked) > 0),
         ]
     )
     ablation = [
@@ -122,21 +124,20 @@ def statements(groups: Groups, key: Key) -> list[list[str]]:
         ]
     )
     frontier = means["lambda_discrepancy"]
-    lowered = {value: point for value, point in frontier.items() if point[0] < 0.8 * frontier[0.5][0]}
-    lines.append(
-        [
-            "Quality stays stable over a wide range of that weight",
-            "where it lowers ASR by a fifth or more, CIDEr is "
-            + (", ".join(f"{cider:.0f} (weight {value:g})" for value, (_, cider) in lowered.items()) or "not known")
-            + f", at the starting value {frontier[0.5][1]:.0f}",
-            _verdict(all(cider > 0.95 * frontier[0.5][1] for _, cider in lowered.values())),
-        ]
-    )
+    start = frontier.get(0.5)
+    lowered = {value: point for value, point in frontier.items() if start and point[0] < 0.8 * start[0]}
+    if start and lowered:
+        points = ", ".join(f"{cider:.0f} (weight {value:g})" for value, (_, cider) in lowered.items())
+        measured = f"where it lowers ASR by a fifth or more, CIDEr is {points}, at the starting value {start[1]:.0f}"
+        verdict = _verdict(all(cider > 0.95 * start[1] for _, cider in lowered.values()))
+        lines.append(["Quality stays stable over a wide range of that weight", measured, verdict])
     for name, claim in (
         ("lambda_patch", "A larger weight of the patch term lowers attack success"),
         ("lambda_entropy", "A small weight of the entropy term improves quality and keeps attack success low"),
     ):
         points = [f"{value:g}: ASR {asr:.0f}, CIDEr {cider:.0f}" for value, (asr, cider) in means[name].items()]
+        if len(points) < 3:
+            continue
         ends = list(means[name].values())
         is_true = ends[-1][0] < ends[0][0] - 5 if name == "lambda_patch" else ends[0][0] < 50
         lines.append([claim, "; ".join(points), _verdict(is_true)])
@@ -145,7 +146,7 @@ def statements(groups: Groups, key: Key) -> list[list[str]]:
 
 def _range(means: Mapping[float, tuple[float, float]], place: int) -> float:
     values = [point[place] for point in means.values()]
-    return max(values) - min(values)
+    return max(values, default=0) - min(values, default=0)
 
 
 def _verdict(is_true: bool) -> str:

@@ -93,7 +93,8 @@ def _run_fine_pruning(experiment: Any, data: Mapping[str, Dataset], folder: Path
 
 def _run_strong_augmentation(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
     rows = data["train"]
-    collator = DataCollatorForAugmentation(response_collator(*experiment.load_model(), rows), seed=experiment.seed)
+    model, processor = experiment.load_model()
+    collator = DataCollatorForAugmentation(response_collator(model, processor, rows), seed=experiment.seed)
     trainer = experiment.make_trainer(rows, folder, data_collator=collator)
     trainer.add_callback(_SetEpoch(collator))
     seconds = trainer.train().metrics["train_runtime"]
