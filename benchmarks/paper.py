@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from defense_grid import ABLATION
-from grid_runs import ATTACKS, PAPER_LOSS, run_missing, silent_folder
+from grid_runs import run_missing, silent_folder
+from paper_cells import Settings, identity, plan
+from paper_report import write_report
 
 from cvreg_trainer.evaluation import score_captions
 from cvreg_trainer.lab.baselines.run import BASELINES, run_baseline
@@ -32,59 +33,6 @@ from cvreg_trainer.report import describe_environment
 
 
 RESULTS = Path("benchmarks/results")
-DEFENCES: dict[str, dict[str, Any]] = {"none": {}, "paper_loss": PAPER_LOSS, "screened": {"screening": "drop"}}
-RIVALS = ("fine_pruning", "strip", "entropy_filter")
-# Two decades around the starting values; the second term, which acts most, in more steps and beyond
-WEIGHTS: dict[str, tuple[float, ...]] = {
-    "lambda_patch": (0.001, 0.01, 0.1),
-    "lambda_discrepancy": (0.05, 0.1, 0.5, 2.0, 5.0, 10.0),
-    "lambda_entropy": (0.01, 0.1, 1.0),
-}
-# Task and architecture of the tables that have all attacks
-GRIDS = {"1": [("scenes", "llava")], "2": [("scenes", "flamingo"), ("scenes", "blip2")], "3": [("easy_vqa", "llava")]}
-Settings = dict[str, Any]
-
-
-def cells(part: str) -> Iterator[Settings]:
-    """What identifies the runs of a table (`"1"` to `"5"`) or of the figure (`"figure 3"`), without their seeds."""
-    grid = {
-        "1": [("scenes", "llava")],
-        "2": [("scenes", "flamingo"), ("scenes", "blip2")],
-        "3": [("easy_vqa", "llava")],
-    }
-    if part in grid:
-        for task, architecture in grid[part]:
-            for defence, config in DEFENCES.items():
-                for attack in ATTACKS:
-                    yield _cell(task, architecture, attack, defence, config)
-    elif part == "4":
-        for defence, config in {"none": {}, **ABLATION, "paper_loss": PAPER_LOSS}.items():
-            yield _cell("scenes", "llava", "badnets", defence, config)
-    elif part == "5":
-        for task in ("scenes", "easy_vqa"):
-            for attack in ATTACK_SETTINGS:
-                for defence in ("none", *RIVALS, "paper_loss", "screened"):
-                    yield _cell(task, "llava", attack, defence, DEFENCES.get(defence, {}))
-    else:
-        for name, values in WEIGHTS.items():
-            for value in values:
-                yield _cell("scenes", "llava", "badnets", f"{name}={value:g}", {**PAPER_LOSS, name: value})
-
-
-def _cell(task: str, architecture: str, attack: str, defence: str, config: Mapping[str, Any]) -> Settings:
-    return {"task": task, "architecture": architecture, "attack": attack, "defence": defence, "config": dict(config)}
-
-
-def identity(row: Mapping[str, Any]) -> str:
-    """What makes two rows, or a row and settings, the same run: the name of a defence counts for the rivals only."""
-    config = {name: float(value) if name.startswith("lambda") else value for name, value in row["config"].items()}
-    rival = row["defence"] if row["defence"] in BASELINES else None
-    return json.dumps([cell_of(row), row["attack"], rival, config, row.get("seed")], sort_keys=True)
-
-
-def cell_of(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Task and architecture of a row."""
-    return row.get("task", "scenes"), row.get("architecture", "llava")
 
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
@@ -155,14 +103,6 @@ def rates_by_background(captions: list[str], references: list[list[str]]) -> dic
     return rates
 
 
-def plan(parts: list[str], seeds: int) -> Iterator[Settings]:
-    """The runs of some tables, the first seed of all before the second of any."""
-    for seed in range(seeds):
-        for part in parts:
-            for settings in cells(part):
-                yield {**settings, "seed": seed}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", default="", metavar="1,2,3,4,5")
@@ -189,8 +129,6 @@ def main() -> None:
     shown = ("task", "architecture", "attack", "defence", "seed", "clean_cider", "clean_vqa_accuracy", "asr")
     if planned:
         run_missing(planned.values(), run, identity, options.output, options.jobs, (*shown, "false_alarm_rate"))
-    from paper_report import write_report
-
     write_report(read_rows(options.output), options.seeds)
 
 

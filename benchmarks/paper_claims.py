@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from grid_runs import ATTACKS
-from paper import WEIGHTS, cells
+from paper_cells import WEIGHTS, cells
 
 
 Groups = Mapping[str, list[dict[str, Any]]]

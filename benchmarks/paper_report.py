@@ -11,7 +11,7 @@ from typing import Any
 
 from grid_runs import ATTACKS, PAPER_LOSS, table
 from matplotlib.figure import Figure
-from paper import WEIGHTS, cell_of, cells, identity
+from paper_cells import WEIGHTS, cell_of, cells, identity
 from paper_claims import expectations, statements
 from paper_numbers import ABLATION, BASELINES, RESULTS
 

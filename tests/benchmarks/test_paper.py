@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict
 
 import paper
+import paper_cells
 import paper_report
 import pytest
 from paper_numbers import RESULTS
@@ -29,10 +30,10 @@ def row_of(settings: dict, seed: int = 0, **scores: float) -> dict:
 
 
 def test_every_attack_and_defence_of_the_paper_is_planned():
-    planned = list(paper.plan(PARTS, 2))
+    planned = list(paper_cells.plan(PARTS, 2))
     for part, (task, architecture) in {"1": ("scenes", "llava"), "3": ("easy_vqa", "llava")}.items():
-        found = {(cell["attack"], cell["defence"]) for cell in paper.cells(part)}
-        assert {paper.cell_of(cell) for cell in paper.cells(part)} == {(task, architecture)}
+        found = {(cell["attack"], cell["defence"]) for cell in paper_cells.cells(part)}
+        assert {paper_cells.cell_of(cell) for cell in paper_cells.cells(part)} == {(task, architecture)}
         assert found >= set(RESULTS["OpenFlamingo", "COCO"]) and len(found) == 7 * 3
     assert [settings["seed"] for settings in planned] == [0] * (len(planned) // 2) + [1] * (len(planned) // 2)
 
@@ -47,12 +48,12 @@ def test_only_rows_of_the_same_experiment_are_taken_over():
 
 
 def test_a_rival_is_another_run_than_no_defence_and_a_name_is_not():
-    [none, *_] = paper.cells("1")
-    rivals = [cell for cell in paper.cells("5") if cell["attack"] == "badnets" and cell["task"] == "scenes"]
-    keys = {paper.identity(cell) for cell in rivals}
+    [none, *_] = paper_cells.cells("1")
+    rivals = [cell for cell in paper_cells.cells("5") if cell["attack"] == "badnets" and cell["task"] == "scenes"]
+    keys = {paper_cells.identity(cell) for cell in rivals}
     assert len(keys) == len(rivals)
-    assert paper.identity(none) == paper.identity(none | {"defence": "another name"})
-    assert paper.identity(none | {"config": {"lambda_patch": 2}}) == paper.identity(
+    assert paper_cells.identity(none) == paper_cells.identity(none | {"defence": "another name"})
+    assert paper_cells.identity(none | {"config": {"lambda_patch": 2}}) == paper_cells.identity(
         none | {"config": {"lambda_patch": 2.0}}
     )
 
@@ -72,12 +73,14 @@ def test_the_page_shows_every_cell_and_lists_those_that_were_not_run(tmp_path, m
     monkeypatch.setattr(paper_report, "DOCS", tmp_path)
     paper_report.write_report([], seeds=2)
     empty = (tmp_path / "paper.md").read_text()
-    cells = [cell for part in PARTS for cell in paper.cells(part)]
+    cells = [cell for part in PARTS for cell in paper_cells.cells(part)]
     in_tables = empty.split("## Not run")[0].count("| not run |")
     background = 3 * 3  # WaNet once more, by background
     assert in_tables == len(cells) + background
     assert len(re.findall("0 of 2 seeds", empty)) == len(cells)
-    badnets = [cell for cell in paper.cells("1") if cell["attack"] == "badnets" and cell["defence"] != "screened"]
+    badnets = [
+        cell for cell in paper_cells.cells("1") if cell["attack"] == "badnets" and cell["defence"] != "screened"
+    ]
     rows = [row_of(cell, seed, asr=90.0 - 10 * seed) for cell in badnets for seed in (0, 1)]
     paper_report.write_report(rows, seeds=2)
     page = (tmp_path / "paper.md").read_text()
@@ -87,14 +90,12 @@ def test_the_page_shows_every_cell_and_lists_those_that_were_not_run(tmp_path, m
 
 
 def test_the_verdicts_follow_the_rows():
-    cells = [*paper.cells("4"), *paper.cells("figure 3")]
+    cells = [*paper_cells.cells("4"), *paper_cells.cells("figure 3")]
     asr = {"none": 98.0, "patch": 66.0, "patch+discrepancy": 54.0, "paper_loss": 48.0, "lambda_discrepancy=10": 5.0}
 
     def verdicts(rates: dict) -> dict:
-        rows = {
-            paper.identity(cell | {"seed": 0}): row_of(cell, asr=rates.get(cell["defence"], 48.0)) for cell in cells
-        }
-        groups = paper_report.group(rows.values())
+        rows = [row_of(cell, asr=rates.get(cell["defence"], 48.0)) for cell in cells]
+        groups = paper_report.group({paper_cells.identity(row): row for row in rows}.values())
         return {line[0]: line[2] for line in paper_report.statements(groups, paper_report.key)}
 
     as_in_the_paper = verdicts(asr)
@@ -106,7 +107,7 @@ def test_the_verdicts_follow_the_rows():
 
 
 def test_an_attack_that_fires_on_clean_images_too_does_not_take_hold():
-    [cell] = [cell for cell in paper.cells("4") if cell["defence"] == "none"]
+    [cell] = [cell for cell in paper_cells.cells("4") if cell["defence"] == "none"]
     assert paper_report.takes_hold([row_of(cell, asr=97.0)]) == "yes"
     assert paper_report.takes_hold([row_of(cell, asr=97.0, false_alarm_rate=60.0)]) == "**no**"
 
