@@ -2,7 +2,7 @@
 """Trains the package's small vision-language models from nothing, on clean scenes, on one CPU core.
 
     python benchmarks/assets/train_base_model.py --output cvreg_trainer/lab/base_model
-    python benchmarks/assets/train_base_model.py --architecture blip2 --vision-steps 1500 --caption-steps 1200 \
+    python benchmarks/assets/train_base_model.py --architecture blip2 --vision-steps 1200 --caption-steps 900 \
         --output cvreg_trainer/lab/base_models/blip2
     python benchmarks/assets/train_base_model.py --architecture flamingo --tower cvreg_trainer/lab/base_model \
         --vision-steps 1000 --output cvreg_trainer/lab/base_models/flamingo
