@@ -71,24 +71,26 @@ def expectations(groups: Groups, key: Key) -> list[str]:
     cost = f"clean CIDEr changes by {fmean(captions):+.1f} on average, from {level:.0f}"
     if answers:
         cost += f", and accuracy on easy-VQA by {fmean(answers):+.1f} points"
-    badnets = {MODELS[cell["architecture"]]: cell for cell in attacked if cell["attack"] == "badnets"
-               and cell["task"] == "scenes"}  # fmt: skip
-    models = ", ".join(f"{name} {c['asr_none']:.0f} to {c['asr_paper_loss']:.0f}" for name, c in badnets.items())
+    badnets = [cell for cell in attacked if cell["attack"] == "badnets" and cell["task"] == "scenes"]
+    models = ", ".join(
+        f"{MODELS[cell['architecture']]} {cell['asr_none']:.0f} to {cell['asr_paper_loss']:.0f}" for cell in badnets
+    )
+    alike = all(cell["asr_none"] - cell["asr_paper_loss"] < 10 for cell in badnets)
     frontier = weight_means(groups, key, "lambda_discrepancy")
     high = [value for value in sorted(frontier) if value >= 2]
     points = ", ".join(f"{value:g}: ASR {frontier[value][0]:.0f} at CIDEr {frontier[value][1]:.0f}" for value in high)
     return [
-        f"Do not expect the loss at our starting values to keep a backdoor out of models this small: over the "
-        f"{len(attacked)} cells where an attack takes hold undefended and both were run, attack success goes from "
-        f"{before:.0f} to {after:.0f} % on average, and the largest change for the better is {place}, from "
-        f"{best['asr_none']:.0f} to {best['asr_paper_loss']:.0f}.",
-        f"Expect it to cost little there: {cost}.",
-        f"It is the same on every architecture that was run (BadNets, scenes: {models}).",
-        f"Only a far larger weight of the discrepancy term moves attack success, and quality moves with it "
-        f"(lambda_discrepancy {points}).",
-        "The paper reports 27 to 59 % with its loss, on models thousands of times larger and on photographs, which "
+        f"At our starting values the loss {'keeps out some of' if after < 0.75 * before else 'does not keep out'} a "
+        f"backdoor in models this small: over the {len(attacked)} cells where an attack takes hold undefended and "
+        f"both were run, attack success goes from {before:.0f} to {after:.0f} % on average, and the largest change for "
+        f"the better is {place}, from {best['asr_none']:.0f} to {best['asr_paper_loss']:.0f}.",
+        f"What it costs there: {cost}.",
+        f"The architectures {'are alike in this' if alike else 'differ'} (BadNets, scenes: {models}).",
+        "Larger weights of the discrepancy term, here of up to twenty times the starting value, move attack success "
+        f"and quality together ({points}; {level:.0f} is the level without a defence).",
+        "The paper reports 27 to 61 % with its loss, on models thousands of times larger and on photographs, which "
         "these rows can neither confirm nor refute: measure it on your model before you rely on it, and see "
-        "[screening](screening.md) for what does more here.",
+        "[screening](screening.md) for the other defence of this package.",
     ]
 
 
