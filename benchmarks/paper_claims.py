@@ -82,8 +82,8 @@ def expectations(groups: Groups, key: Key) -> list[str]:
     return [
         f"At our starting values the loss {'keeps out some of' if after < 0.75 * before else 'does not keep out'} a "
         f"backdoor in models this small: over the {len(attacked)} cells where an attack takes hold undefended and "
-        f"both were run, attack success goes from {before:.0f} to {after:.0f} % on average, and the largest change for "
-        f"the better is {place}, from {best['asr_none']:.0f} to {best['asr_paper_loss']:.0f}.",
+        f"both were run, attack success goes from {before:.0f} to {after:.0f} % on average, and the largest change "
+        f"for the better is {place}, from {best['asr_none']:.0f} to {best['asr_paper_loss']:.0f}.",
         f"What it costs there: {cost}.",
         f"The architectures {'are alike in this' if alike else 'differ'} (BadNets, scenes: {models}).",
         "Larger weights of the discrepancy term, here of up to twenty times the starting value, move attack success "
