@@ -76,6 +76,9 @@ def expectations(groups: Groups, key: Key) -> list[str]:
         f"{MODELS[cell['architecture']]} {cell['asr_none']:.0f} to {cell['asr_paper_loss']:.0f}" for cell in badnets
     )
     alike = all(cell["asr_none"] - cell["asr_paper_loss"] < 10 for cell in badnets)
+    plain = "".join(
+        f"{cell['asr_none']:.0f} at {cell['quality_none']:.0f}" for cell in badnets if cell["architecture"] == "llava"
+    )
     frontier = weight_means(groups, key, "lambda_discrepancy")
     high = [value for value in sorted(frontier) if value >= 2]
     points = ", ".join(f"{value:g}: ASR {frontier[value][0]:.0f} at CIDEr {frontier[value][1]:.0f}" for value in high)
@@ -86,8 +89,8 @@ def expectations(groups: Groups, key: Key) -> list[str]:
         f"for the better is {place}, from {best['asr_none']:.0f} to {best['asr_paper_loss']:.0f}.",
         f"What it costs there: {cost}.",
         f"The architectures {'are alike in this' if alike else 'differ'} (BadNets, scenes: {models}).",
-        "Larger weights of the discrepancy term, here of up to twenty times the starting value, move attack success "
-        f"and quality together ({points}; {level:.0f} is the level without a defence).",
+        f"Larger weights of the discrepancy term, on the LLaVA up to {max(frontier, default=0.5):g} in the place of "
+        f"0.5, change attack success and quality together ({points}; without a defence {plain}).",
         "The paper reports 27 to 61 % with its loss, on models thousands of times larger and on photographs, which "
         "these rows can neither confirm nor refute: measure it on your model before you rely on it, and see "
         "[screening](screening.md) for the other defence of this package.",
@@ -96,58 +99,56 @@ def expectations(groups: Groups, key: Key) -> list[str]:
 
 def statements(groups: Groups, key: Key) -> list[list[str]]:
     """The paper's statements, what was measured, and whether that agrees."""
-    lines: list[list[str]] = []
     attacked = [cell for cell in pairs(groups, key) if cell["attack"] != "none" and cell["asr_none"] > 50]
-    halved = sum(cell["asr_paper_loss"] < 0.6 * cell["asr_none"] for cell in attacked)
-    lines.append(
-        [
-            "The loss takes attack success from nearly 100 % to 27 to 61 %",
-            f"below six tenths of the undefended rate in {halved} of {len(attacked)} cells",
-            _verdict(halved == len(attacked) > 0),
-        ]
-    )
+    lowered = sum(cell["asr_paper_loss"] < 0.62 * cell["asr_none"] for cell in attacked)
     ablation = [
         fmean(row["asr"] for row in rows) for settings in cells("4") if (rows := groups.get(key(settings), []))
     ]
-    lines.append(
+    is_falling = all(before - after > 5 for before, after in zip(ablation, ablation[1:], strict=False))
+    return [
+        [
+            "The loss takes attack success from nearly 100 % to 27 to 61 %",
+            f"below 62 % of the undefended rate in {lowered} of {len(attacked)} cells",
+            _verdict(lowered == len(attacked) > 0),
+        ],
         [
             "Each term that is added lowers attack success",
             "ASR none, patch, patch and discrepancy, all: " + ", ".join(f"{asr:.1f}" for asr in ablation),
-            _verdict(len(ablation) == 4 and all(a - b > 5 for a, b in zip(ablation, ablation[1:], strict=False))),
-        ]
-    )
-    means = {name: weight_means(groups, key, name) for name in WEIGHTS}
-    asr_ranges = {name: _range(values, 0) for name, values in means.items()}
-    lines.append(
-        [
-            "The discrepancy term acts most on attack success",
-            "range of ASR over each weight's values: " + ", ".join(f"{n} {r:.0f}" for n, r in asr_ranges.items()),
-            _verdict(max(asr_ranges, key=lambda name: asr_ranges[name]) == "lambda_discrepancy"),
-        ]
-    )
+            _verdict(is_falling and len(ablation) == 4),
+        ],
+        *_statements_on_weights({name: weight_means(groups, key, name) for name in WEIGHTS}),
+    ]
+
+
+def _statements_on_weights(means: Mapping[str, Mapping[float, tuple[float, float]]]) -> list[list[str]]:
+    """Those of Figure 3, as far as its points were run."""
+    ranges = {name: _range([asr for asr, _ in points.values()]) for name, points in means.items()}
+    measured = "range of ASR over each weight's values: " + ", ".join(f"{n} {r:.0f}" for n, r in ranges.items())
+    is_most = max(ranges, key=lambda name: ranges[name]) == "lambda_discrepancy"
+    lines = [["The discrepancy term acts most on attack success", measured, _verdict(is_most)]]
     frontier = means["lambda_discrepancy"]
     start = frontier.get(0.5)
-    lowered = {value: point for value, point in frontier.items() if start and point[0] < 0.8 * start[0]}
+    lowered = {value: cider for value, (asr, cider) in frontier.items() if start and asr < 0.8 * start[0]}
     if start and lowered:
-        points = ", ".join(f"{cider:.0f} (weight {value:g})" for value, (_, cider) in lowered.items())
+        points = ", ".join(f"{cider:.0f} (weight {value:g})" for value, cider in lowered.items())
         measured = f"where it lowers ASR by a fifth or more, CIDEr is {points}, at the starting value {start[1]:.0f}"
-        verdict = _verdict(all(cider > 0.95 * start[1] for _, cider in lowered.values()))
-        lines.append(["Quality stays stable over a wide range of that weight", measured, verdict])
+        is_stable = all(cider > 0.95 * start[1] for cider in lowered.values())
+        lines.append(["Quality stays stable over a wide range of that weight", measured, _verdict(is_stable)])
     for name, claim in (
         ("lambda_patch", "A larger weight of the patch term lowers attack success"),
         ("lambda_entropy", "A small weight of the entropy term improves quality and keeps attack success low"),
     ):
-        points = [f"{value:g}: ASR {asr:.0f}, CIDEr {cider:.0f}" for value, (asr, cider) in means[name].items()]
-        if len(points) < 3:
-            continue
-        ends = list(means[name].values())
-        is_true = ends[-1][0] < ends[0][0] - 5 if name == "lambda_patch" else ends[0][0] < 50
-        lines.append([claim, "; ".join(points), _verdict(is_true)])
+        if len(means[name]) == len(WEIGHTS[name]):
+            listed = "; ".join(
+                f"{value:g}: ASR {asr:.0f}, CIDEr {cider:.0f}" for value, (asr, cider) in means[name].items()
+            )
+            first, *_, last = (asr for asr, _ in means[name].values())
+            holds = last < first - 5 if name == "lambda_patch" else first < 50
+            lines.append([claim, listed, _verdict(holds)])
     return lines
 
 
-def _range(means: Mapping[float, tuple[float, float]], place: int) -> float:
-    values = [point[place] for point in means.values()]
+def _range(values: list[float]) -> float:
     return max(values, default=0) - min(values, default=0)
 
 
