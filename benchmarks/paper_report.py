@@ -211,7 +211,7 @@ def write_report(rows: list[dict[str, Any]], seeds: int) -> None:
         "## Table 1: LLaVA, scenes",
         table_of("1", groups, seeds, "scenes", "llava", "OpenFlamingo, COCO"),
         "## Table 2: Flamingo and BLIP-2, scenes",
-        "The paper has no undefended numbers for these two models. Ours caption unequally well; their cards say how well: "
+        "The paper has no undefended numbers for these two. Ours caption unequally well; their cards say how well: "
         "[Flamingo](../cvreg_trainer/lab/base_models/flamingo/MODEL_CARD.md), "
         "[BLIP-2](../cvreg_trainer/lab/base_models/blip2/MODEL_CARD.md), "
         "[LLaVA](../cvreg_trainer/lab/base_model/MODEL_CARD.md).",
