@@ -15,6 +15,7 @@ from cvreg_trainer.lab.experiment import ATTACK_SETTINGS
 
 
 DEFENCES: dict[str, dict[str, Any]] = {"none": {}, "paper_loss": PAPER_LOSS, "screened": {"screening": "drop"}}
+SEEDS = 3
 RIVALS = ("fine_pruning", "strip", "entropy_filter")
 # Two decades around the starting values; the second term, which acts most, in more steps and beyond
 WEIGHTS: dict[str, tuple[float, ...]] = {

@@ -82,8 +82,8 @@ def number(rows: list[dict[str, Any]], name: str) -> str:
     if not found:
         return ""
     lows, highs = zip(*(row[f"{name}_interval"] for row in found), strict=True)
-    mean, low, high = fmean(row[name] for row in found), min(lows), max(highs)
-    return f"{mean:.1f}" + (f" ({low:.1f} to {high:.1f})" if high > low else "")
+    mean, low, high = f"{fmean(row[name] for row in found):.1f}", f"{min(lows):.1f}", f"{max(highs):.1f}"
+    return mean + (f" ({low} to {high})" if high != low else "")
 
 
 def takes_hold(rows: list[dict[str, Any]]) -> str:
