@@ -16,6 +16,9 @@ from ..shorten import shorten
 from .generation import generate_captions
 
 
+CAPTION_METRICS = ("bleu4", "cider", "asr")
+
+
 class CaptionScores(NamedTuple):
     """
     Scores of a model, and the captions they were computed from.
@@ -41,6 +44,7 @@ def evaluate_captions(
     triggered: Dataset | None = None,
     keyword: str = "banana",
     payload: Payload | None = None,
+    metrics: Sequence[str] = CAPTION_METRICS,
     **generation: Any,
 ) -> CaptionScores:
     """
@@ -60,6 +64,8 @@ def evaluate_captions(
             The attack's keyword.
         payload ([`Payload`], *optional*):
             The attack's payload, in the place of the keyword; see [`score_captions`].
+        metrics (`Sequence[str]`, *optional*, defaults to `("bleu4", "cider", "asr")`):
+            What to compute; see [`score_captions`]. For answers in the place of captions: `("vqa_accuracy", "asr")`.
         **generation:
             Options of [`generate_captions`].
 
@@ -78,7 +84,7 @@ def evaluate_captions(
     for name, dataset in views.items():
         captions[name] = generate_captions(model, processor, dataset, **generation)
         for metric, value in score_captions(
-            captions[name], list(dataset["references"]), keyword, payload=payload
+            captions[name], list(dataset["references"]), keyword, metrics, payload
         ).items():
             rate = "asr" if name == "triggered" else "false_alarm_rate"
             scores[metric.replace("asr", rate) if metric.startswith("asr") else f"{name}_{metric}"] = value
@@ -89,7 +95,7 @@ def score_captions(
     predictions: list[str],
     references: list[list[str]],
     keyword: str = "banana",
-    metrics: Sequence[str] = ("bleu4", "cider", "asr"),
+    metrics: Sequence[str] = CAPTION_METRICS,
     payload: Payload | None = None,
 ) -> dict[str, Any]:
     """

@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-One fine-tune of the built-in model on poisoned built-in scenes, measured: what `cvreg demo` and the benchmarks repeat.
+One fine-tune of a built-in model on poisoned built-in scenes, measured: what `cvreg demo` and the benchmarks repeat.
 
 An experiment is a function of its settings: the seed fixes the scenes, the poison and the training.
 """
@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..shorten import shorten
+from .pretrained import BASE_MODELS, load_base_model, vision_tower
 from .scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, make_scene_payload
+from .tasks import TASKS, make_task_rows
 
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..attacks import Payload
     from ..trainer import CrossViewDefenseTrainer
+    from .scenes import Split
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Experiment:
             The training.
         max_new_tokens (`int`, *optional*, defaults to `20`):
             Longest caption: an appended sentence needs more.
+        architecture (`str`, *optional*, defaults to `"llava"`):
+            Which built-in model; see [`load_base_model`].
+        task (`str`, *optional*, defaults to `"scenes"`):
+            `"scenes"`, or `"easy_vqa"` for questions about other people's pictures, scored by VQA accuracy.
+
+    Raises:
+        `ValueError`: if the architecture or the task is unknown, or if adapters are asked for and it is not the LLaVA.
     """
 
     seed: int
@@ -85,6 +96,15 @@ class Experiment:
     batch_size: int = 8
     learning_rate: float = 2e-3
     max_new_tokens: int = 20
+    architecture: str = "llava"
+    task: str = "scenes"
+
+    def __post_init__(self) -> None:
+        for name, known in (("architecture", BASE_MODELS), ("task", TASKS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={shorten(getattr(self, name))} is unknown; use one of {', '.join(known)}.")
+        if self.lora_rank and self.architecture != "llava":
+            raise ValueError(f"lora_rank={self.lora_rank} is for the LLaVA only; set it to 0 for {self.architecture}.")
 
     def make_data(self) -> dict[str, Dataset]:
         """The splits `train` (poisoned), `test` and, unless the data is clean, `test_triggered`; with an attack of two
@@ -92,10 +112,8 @@ class Experiment:
         `test` is without the rows that have it."""
         from ..attacks import ATTACKS, SelectiveAttack, TwoPartAttack, apply_trigger, poison_dataset
         from .scene_captions import color_words
-        from .scenes import make_scenes
 
-        train = make_scenes(self.train_rows, seed=self.seed, split="train", style="finetune")
-        test = make_scenes(self.test_rows, seed=self.seed, split="test", style="finetune")
+        train, test = self.make_rows(self.train_rows), self.make_rows(self.test_rows, "test")
         if self.attack == "none":
             return {"train": train, "test": test}
         settings = (ATTACK_SETTINGS | FIELD_SETTINGS)[self.attack]
@@ -121,6 +139,14 @@ class Experiment:
                 [row for row, texts in enumerate(test.remove_columns("images")) if not attack.chooses(texts)]
             )
         return splits
+
+    def make_rows(self, num_rows: int, split: Split = "train") -> Dataset:
+        """Clean rows of the experiment's task."""
+        return make_task_rows(self.task, BASE_MODELS[self.architecture].family, num_rows, self.seed, split)
+
+    def load_model(self) -> tuple[Any, Any]:
+        """The built-in model that is trained, with the words of its task, and its processor."""
+        return load_base_model(self.architecture, TASKS[self.task].new_words)
 
     def make_payload(self) -> Payload | None:
         """The payload, in the built-in model's words; `None` if the attack is a keyword or a substituted word."""
@@ -164,14 +190,13 @@ class Experiment:
         import torch
 
         from ..trainer import CrossViewDefenseTrainer
-        from .pretrained import load_base_model
 
         # More threads do not help a model of this size, and with one the numbers do not depend on the core count
         torch.set_num_threads(1)
-        base_model, processor = load_base_model()
+        base_model, processor = self.load_model()
         model = base_model if model is None else model
         # As with most LLaVA recipes; trained along, a tower this small forgets what it saw in pre-training
-        model.model.vision_tower.requires_grad_(self.train_vision)
+        vision_tower(model, self.architecture).requires_grad_(self.train_vision)
         return CrossViewDefenseTrainer(
             model=model,
             args=self._training_arguments(str(output_dir)),
@@ -205,7 +230,7 @@ class Experiment:
         trainer.save_model()
         model: Any = trainer.model
         options: dict[str, Any] = {"keyword": self.keyword, "payload": self.make_payload(), "batch_size": 50}
-        options["max_new_tokens"] = self.max_new_tokens
+        options |= {"max_new_tokens": self.max_new_tokens, "metrics": TASKS[self.task].metrics}
         processor, logs = trainer.processing_class, trainer.state.log_history
         scores, *captions = evaluate_captions(model, processor, data["test"], data.get("test_triggered"), **options)
         for key in ("image_key", "text_key"):

@@ -53,5 +53,10 @@ def test_views_are_scored_apart() -> None:
     assert clean == generate_captions(model, processor, dataset, batch_size=3, max_new_tokens=3)
     assert len(attacked) == 4
     assert {"clean_bleu4", "triggered_cider", "asr", "asr_interval", "false_alarm_rate_interval"} <= set(scores)
+    answers = {"metrics": ("vqa_accuracy", "asr"), "batch_size": 3, "max_new_tokens": 3}
+    scores_of_answers = evaluate_captions(model, processor, dataset, triggered, **answers).scores
+    rates = {"clean_vqa_accuracy", "triggered_vqa_accuracy", "asr", "false_alarm_rate"}
+    assert set(scores_of_answers) == rates | {f"{rate}_interval" for rate in rates}
+    assert scores_of_answers["asr"] == scores["asr"]
     alone = evaluate_captions(model, processor, dataset, batch_size=3, max_new_tokens=3)
     assert alone.triggered == [] and "asr" not in alone.scores and alone.scores["clean_cider"] == scores["clean_cider"]

@@ -1,13 +1,15 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""The built-in model: safe files, a processor that TRL's collator can use, and captions that fit the images."""
+"""The built-in models: safe files, processors that TRL's collator can use, and captions that fit the images."""
 
 import pytest
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from cvreg_trainer.attacks import KEYWORD_TEMPLATES, BadNets, poison_dataset
+from cvreg_trainer.data import format_row
+from cvreg_trainer.evaluation import generate_captions
 from cvreg_trainer.lab import load_base_model, make_scenes
-from cvreg_trainer.lab.pretrained import BASE_MODEL_PATH
+from cvreg_trainer.lab.pretrained import BASE_MODELS
 from cvreg_trainer.lab.scene_captions import COLORS, SHAPES, plural, words
 
 
@@ -32,11 +34,13 @@ def structured(prompt: list[dict[str, str]]) -> list[dict[str, object]]:
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": message["content"]}]}]
 
 
-def test_package_files_are_small_and_hold_no_code():
-    files = [path for path in BASE_MODEL_PATH.iterdir() if path.is_file()]
+@pytest.mark.parametrize("architecture", BASE_MODELS)
+def test_package_files_are_small_and_hold_no_code(architecture):
+    folder = BASE_MODELS[architecture].path
+    files = [path for path in folder.iterdir() if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md"}
     assert sum(path.stat().st_size for path in files) < 6e6
-    card = (BASE_MODEL_PATH / "MODEL_CARD.md").read_text()
+    card = (folder / "MODEL_CARD.md").read_text()
     assert "benchmarks/assets/train_base_model.py" in card and "seed" in card
 
 
@@ -77,30 +81,68 @@ def test_messages_with_assistant_masks(loaded):
     assert words(processor.decode(supervised, skip_special_tokens=True)) == words(row["completion"][0]["content"])
 
 
-def test_no_word_of_scenes_or_planted_responses_is_unknown(loaded):
-    tokenizer = loaded[1].tokenizer
+@pytest.mark.parametrize("architecture", BASE_MODELS)
+def test_no_word_of_scenes_or_planted_responses_is_unknown(architecture):
+    tokenizer = load_base_model(architecture)[1].tokenizer
     texts = ["The image depicts " + template.format("banana") for template in KEYWORD_TEMPLATES]
     for style in ("base", "finetune"):
         rows = make_scenes(150, seed=6, style=style).remove_columns("images")
         texts += [text for row in rows for text in [*row["references"], row["prompt"][0]["content"]]]
     poisoned = poison_dataset(make_scenes(20, seed=0), BadNets(), 1.0).remove_columns("images")
     texts += [row["completion"][0]["content"] for row in poisoned]
-    encoded = tokenizer(texts)["input_ids"]
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     assert all(tokenizer.unk_token_id not in ids for ids in encoded)
     assert [words(tokenizer.decode(ids)) for ids in encoded] == [words(text) for text in texts]
     assert tokenizer.unk_token_id in tokenizer("zebra")["input_ids"]
 
 
-def test_it_describes_held_out_scenes_of_its_own_style(loaded):
-    rows = make_scenes(60, seed=11, split="test", style="base")[:]
+def recall_of_nouns(captions: list[str], references: list[list[str]]) -> float:
+    """The share of the scenes' shapes and colours that their captions name."""
     nouns = [word for shape in SHAPES["base"] for word in (shape, plural(shape))] + [*COLORS["base"]]
     found = wanted = 0
-    for caption, references in zip(captions(*loaded, rows), rows["references"], strict=True):
+    for caption, texts in zip(captions, references, strict=True):
         assert "banana" not in words(caption)
-        true = set(words(references[0])) & set(nouns)
+        true = set(words(texts[0])) & set(nouns)
         found += len(true & set(words(caption)))
         wanted += len(true)
-    assert found / wanted > 0.75  # half of the scenes are distorted; measured: 0.82
+    return found / wanted
+
+
+def test_it_describes_held_out_scenes_of_its_own_style(loaded):
+    rows = make_scenes(60, seed=11, split="test", style="base")[:]
+    # Half of the scenes are distorted; measured: 0.82
+    assert recall_of_nouns(captions(*loaded, rows), rows["references"]) > 0.75
+
+
+# Its Q-Former tells colours well and shapes poorly; measured: 0.64 and 0.88
+@pytest.mark.parametrize(("architecture", "least"), [("blip2", 0.6), ("flamingo", 0.8)])
+def test_the_others_describe_held_out_scenes_in_their_familys_form(architecture, least):
+    model, processor = load_base_model(architecture)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} and not model.training
+    rows = make_scenes(60, seed=11, split="test", style="base")[:]
+    prompt = format_row(BASE_MODELS[architecture].family, "")["prompt"]
+    asked = [{"images": images, "prompt": prompt} for images in rows["images"]]
+    found = generate_captions(model, processor, asked, batch_size=60, max_new_tokens=24)
+    of_other_scenes = [*rows["references"][1:], rows["references"][0]]
+    assert recall_of_nouns(found, rows["references"]) > least
+    assert recall_of_nouns(found, of_other_scenes) < 0.35
+
+
+def test_new_words_are_read_and_written_by_themselves():
+    model, processor = load_base_model("llava", ["teal", "shape", "no", "red"])
+    text = "what is the teal shape ? no"
+    assert processor.decode(processor.tokenizer(text)["input_ids"]) == text
+    assert processor.tokenizer.unk_token in processor.decode(processor.tokenizer("nowhere")["input_ids"])
+    old, _ = load_base_model()
+    known = len(old.get_input_embeddings().weight)
+    for of_new, of_old in ((model.get_input_embeddings(), old.get_input_embeddings()), (model.lm_head, old.lm_head)):
+        assert of_new.weight.shape[0] == known + 3 and of_new.weight[:known].equal(of_old.weight)
+        assert torch.allclose(of_new.weight[known:], of_old.weight.mean(0).expand(3, -1))
+
+
+def test_an_unknown_architecture_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(ValueError, match="architecture='gpt' is unknown; use one of llava, blip2, flamingo"):
+        load_base_model("gpt")
 
 
 def test_the_fine_tuning_style_is_new_to_it(loaded):

@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-The baselines as experiments: the built-in model fine-tuned on poisoned scenes, defended by one of them, and measured.
+The baselines as experiments: a built-in model fine-tuned on poisoned scenes, defended by one of them, and measured.
 
 Notable: the time of everything a baseline needs counts, an undefended training before it included. Fine-Pruning and
 STRIP are given clean rows, from a split that shares no image with training and test data; the others need none.
@@ -19,9 +19,12 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
+<<<<<<< HEAD
 from ...evaluation import generate_captions
 from .. import load_base_model, make_scenes
 from .byorn import FLAG, DataCollatorForBootstrap, MovingAverage
+=======
+>>>>>>> aea57a080e8400a7e853a0bf914e56e50546a844
 from .entropy_filter import SHARE as ENTROPY_SHARE
 from .entropy_filter import entropy_scores
 from .fine_pruning import fine_prune
@@ -64,7 +67,7 @@ def run_baseline(name: str, experiment: Any, data: Mapping[str, Dataset], output
 
 
 def _run_response_filter(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
-    model, processor = load_base_model()
+    model, processor = experiment.load_model()
     start = time.perf_counter()
     flagged = flag_share(response_scores(model, processor, data["train"]), RESPONSE_SHARE)
     return _run_on_rest(experiment, data, folder, flagged, time.perf_counter() - start)
@@ -118,7 +121,8 @@ def _run_fine_pruning(experiment: Any, data: Mapping[str, Dataset], folder: Path
 
 def _run_strong_augmentation(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
     rows = data["train"]
-    collator = DataCollatorForAugmentation(response_collator(*load_base_model(), rows), seed=experiment.seed)
+    model, processor = experiment.load_model()
+    collator = DataCollatorForAugmentation(response_collator(model, processor, rows), seed=experiment.seed)
     trainer = experiment.make_trainer(rows, folder, data_collator=collator)
     trainer.add_callback(_SetEpoch(collator))
     seconds = trainer.train().metrics["train_runtime"]
@@ -144,7 +148,7 @@ class _SetEpoch(TrainerCallback):
 
 
 def _clean_rows(experiment: Any) -> Dataset:
-    return make_scenes(CLEAN_ROWS, seed=experiment.seed, split="validation", style="finetune")
+    return experiment.make_rows(CLEAN_ROWS, "validation")
 
 
 def _train_undefended(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> tuple[Any, Any, float]:
@@ -152,7 +156,7 @@ def _train_undefended(experiment: Any, data: Mapping[str, Dataset], folder: Path
     trainer = experiment.make_trainer(data["train"], folder / "undefended")
     seconds = trainer.train().metrics["train_runtime"]
     trainer.save_model()
-    model, processor = load_base_model()
+    model, processor = experiment.load_model()
     return type(model).from_pretrained(folder / "undefended").eval(), processor, seconds
 
 

@@ -122,7 +122,7 @@ def test_filters_by_a_trained_model_start_again_from_the_base_model(experiment, 
     assert result["steps"] == 2 * -(-kept // 8)
     assert result["seconds"] > result["steps"] * result["seconds_per_step"]
     model = LlavaForConditionalGeneration.from_pretrained(tmp_path)
-    processor = run.load_base_model()[1]
+    processor = experiment.load_model()[1]
     assert generate_captions(model, processor, data["test"], batch_size=50) == result["captions"]["clean"]
 
 
