@@ -19,12 +19,8 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-<<<<<<< HEAD
 from ...evaluation import generate_captions
-from .. import load_base_model, make_scenes
 from .byorn import FLAG, DataCollatorForBootstrap, MovingAverage
-=======
->>>>>>> aea57a080e8400a7e853a0bf914e56e50546a844
 from .entropy_filter import SHARE as ENTROPY_SHARE
 from .entropy_filter import entropy_scores
 from .fine_pruning import fine_prune
@@ -74,7 +70,7 @@ def _run_response_filter(experiment: Any, data: Mapping[str, Dataset], folder: P
 
 
 def _run_byorn(experiment: Any, data: Mapping[str, Dataset], folder: Path) -> dict[str, Any]:
-    model, processor = load_base_model()
+    model, processor = experiment.load_model()
     start = time.perf_counter()
     flagged = flag_share(response_scores(model, processor, data["train"]), RESPONSE_SHARE)
     seconds = time.perf_counter() - start
