@@ -147,7 +147,9 @@ class TrainingScreen(TrainerCallback):
                 "set `screening='off'`."
             )
         if self.base is None:
-            keeps = "features" if self._has_enough_rows else None
+            # How long a stream is shows only when it has been read
+            may_be_enough = self._is_streamed or len(self.trainer.train_dataset) >= CAUSE.enough_rows
+            keeps = "features" if may_be_enough else None
             self.base = score_rows(self.trainer, self._rows(), with_views=False, keeps=keeps)
         if self._is_resumed:
             self._check_resumed_rows()
@@ -245,8 +247,8 @@ class TrainingScreen(TrainerCallback):
     @property
     def _has_enough_rows(self) -> bool:
         """Whether causes can be tested; see [`CauseRule`]."""
-        number = self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)
-        return number >= CAUSE.enough_rows
+        assert self.base is not None
+        return len(self.base) >= CAUSE.enough_rows
 
     @property
     def tokenizer(self) -> Any:

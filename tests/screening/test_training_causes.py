@@ -82,3 +82,12 @@ def test_neither_batches_nor_workers_change_the_cut(
     np.testing.assert_allclose(ours.other.nll, theirs.other.nll, rtol=1e-3, atol=1e-3)
     assert np.array_equal(ours.screen.is_flagged, theirs.screen.is_flagged)
     np.testing.assert_allclose(ours.screen.suspicion, theirs.screen.suspicion, atol=0.05)
+
+
+def test_a_stream_with_enough_rows_is_looked_at_as_well(tmp_path: Path, data: Dataset) -> None:
+    trainer = make_trainer(tmp_path, dataset=data.to_iterable_dataset(), **{**SHORT, "max_steps": 26})
+    trainer.args.screening_epochs = None
+    trainer.train()
+    base, other = trainer._screen.base, trainer._screen.other
+    assert len(base) == NUM_ROWS and np.array_equal(base.row_ids, other.row_ids)
+    assert other.row_values.all() and trainer.audit().score_names == ("cause",)
