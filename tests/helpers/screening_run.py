@@ -77,8 +77,12 @@ def flagged_rows(trainer: CrossViewDefenseTrainer) -> list[int]:
     return trainer.audit().flagged_rows
 
 
-def main(folder: str, batch_size: int) -> None:
-    trainer = make_trainer(folder, per_device_train_batch_size=batch_size, per_device_eval_batch_size=5)
+def main(folder: str, batch_size: int, num_rows: int = NUM_ROWS) -> None:
+    dataset = planted_rows(num_rows)
+    settings = {} if num_rows == NUM_ROWS else {"screening_epochs": None, "max_steps": 13}
+    trainer = make_trainer(
+        folder, dataset=dataset, per_device_train_batch_size=batch_size, per_device_eval_batch_size=5, **settings
+    )
     trainer.args.train_sampling_strategy = "sequential"
     trainer.train()
     audit = trainer.audit()
@@ -89,4 +93,4 @@ def main(folder: str, batch_size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

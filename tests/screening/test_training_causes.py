@@ -1,6 +1,10 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Trainings with enough rows to look for causes: the three looks, and what the cut must not depend on."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +95,24 @@ def test_a_stream_with_enough_rows_is_looked_at_as_well(tmp_path: Path, data: Da
     base, other = trainer._screen.base, trainer._screen.other
     assert len(base) == NUM_ROWS and np.array_equal(base.row_ids, other.row_ids)
     assert other.row_values.all() and trainer.audit().score_names == ("cause",)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_cut_of_one(tmp_path: Path) -> None:
+    """Actual processes; the rows of a batch lie elsewhere, and so do their neighbours."""
+    results = []
+    for processes, batch_size in ((1, 8), (2, 4)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        command = [sys.executable]
+        if processes > 1:
+            command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        helpers = Path(__file__).parents[1] / "helpers"
+        command += [str(helpers / "screening_run.py"), str(folder), str(batch_size), str(NUM_ROWS)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        assert result.returncode == 0, result.stderr[-4000:]
+        results.append(json.loads((folder / "audit.json").read_text())["rows"])
+    alone, together = results
+    assert [row[1:] for row in together] == [row[1:] for row in alone] and len(alone) == NUM_ROWS
+    assert [row[0] for row in together] == pytest.approx([row[0] for row in alone], abs=0.05)
