@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata, t
 
-from .cross_fit import CrossFit, benjamini_hochberg, correlation, whiten
+from .cross_fit import CrossFit, benjamini_hochberg, correlation, sets_of, whiten
 from .row_features import NUM_WORDS, PICTURE_PARTS
 from .rule import CAUSE
 from .token_statistics import TokenStatistics
@@ -31,6 +31,7 @@ from .words import find_words
 
 
 COMPONENTS = (120, 60, 60)  # of the parts of a picture's features
+NUM_RANKED = 500  # words that order the rows below the cut
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,6 @@ class CauseFinder:
         self.candidates = [
             candidate for candidate in _unexplained(own, other, tokenizer) if candidate.word not in allowed_words
         ]
-        self.members = np.zeros((self.num_rows, len(self.candidates)), dtype=np.float32)
-        for number, candidate in enumerate(self.candidates):
-            self.members[candidate.rows, number] = 1
         self.suspicion = np.zeros(self.num_rows)
 
     def find(self) -> list[Cause]:
@@ -130,8 +128,8 @@ class CauseFinder:
         is_flagged = np.zeros(self.num_rows, dtype=bool)
         is_done = np.zeros(len(self.candidates), dtype=bool)
         while self.probes and len(causes) < CAUSE.max_causes:
-            members = self.members * ~is_flagged[:, None]
-            sizes = members.sum(0).astype(int)
+            members = [candidate.rows[~is_flagged[candidate.rows]] for candidate in self.candidates]
+            sizes = np.array([len(rows) for rows in members])
             is_open = (sizes >= CAUSE.min_rows) & ~is_done
             if not is_open.any():
                 break
@@ -151,11 +149,11 @@ class CauseFinder:
             self.suspicion[cause.rows] = 1 + cause.strength
         return causes
 
-    def _score(self, members: np.ndarray, sizes: np.ndarray, is_open: np.ndarray) -> _Scores:
-        targets = members - members.mean(0)
+    def _score(self, members: list[np.ndarray], sizes: np.ndarray, is_open: np.ndarray) -> _Scores:
+        sets = sets_of(members, self.num_rows)
         strength, source = np.full(len(sizes), -1.0), np.zeros(len(sizes), dtype=int)
         for number, probe in enumerate(self.probes.values()):
-            found = probe.correlation(targets)
+            found = probe.correlation(sets)
             better = found > strength + CAUSE.other_source
             strength, source = np.where(better, found, strength), np.where(better, number, source)
         p_values, probes = np.ones(len(sizes)), list(self.probes.values())
@@ -164,39 +162,48 @@ class CauseFinder:
             p_values[place] = min(1.0, len(probes) * p_value)
         is_significant = np.zeros(len(sizes), dtype=bool)
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
-        content = self.content.correlation(targets)
+        content = self.content.correlation(sets)
         is_candidate = is_significant & (content < CAUSE.content_share * strength)
         return _Scores(strength, source, p_values, content, is_candidate)
 
-    def _rank(self, members: np.ndarray, scores: _Scores) -> None:
+    def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
         """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
         beyond = scores.strength - np.maximum(scores.content, 0) / CAUSE.content_share
         names = list(self.probes)
-        for place in np.flatnonzero(beyond > 0):
-            rows = np.flatnonzero(members[:, place])
-            prediction = self.probes[names[scores.source[place]]].predict(_centred(members[:, place]))[:, 0]
+        for place in np.argsort(-beyond)[:NUM_RANKED]:
+            if beyond[place] <= 0:
+                break
+            rows = members[place]
+            target = _centred(self._mask(rows))
+            prediction = self.probes[names[scores.source[place]]].predict(target)[:, 0]
             share = rankdata(prediction)[rows] / self.num_rows
             self.suspicion[rows] = np.maximum(self.suspicion[rows], np.minimum(0.99, beyond[place] * share))
 
-    def _follow(self, first: int, members: np.ndarray, scores: _Scores, is_flagged: np.ndarray) -> Cause | None:
+    def _mask(self, rows: np.ndarray) -> np.ndarray:
+        mask = np.zeros(self.num_rows, dtype=bool)
+        mask[rows] = True
+        return mask
+
+    def _follow(self, first: int, members: list[np.ndarray], scores: _Scores, is_flagged: np.ndarray) -> Cause | None:
         """From one word to all rows with its cause; `None` if the content explains them as well as the features do."""
         name = list(self.probes)[scores.source[first]]
         probe = self.probes[name]
-        is_caused, words = members[:, first] > 0, [first]
+        is_caused, words = self._mask(members[first]), [first]
         for _ in range(CAUSE.rounds):
             prediction = probe.predict(_centred(is_caused))[:, 0]
             ranks = rankdata(prediction)
             words = [
                 int(place)
                 for place in np.flatnonzero(scores.is_candidate)
-                if place == first or _separation(ranks, members[:, place] > 0) > CAUSE.same_cause
+                if place == first or _separation(ranks, members[place]) > CAUSE.same_cause
             ]
-            could_be = members[:, words].any(1) | is_caused
+            could_be, num_words = is_caused.copy(), np.zeros(self.num_rows)
             for place in words:
                 could_be[self.candidates[place].all_rows] = True
+                num_words[members[place]] += 1
             could_be &= ~is_flagged
             # A row that shares many words is likelier to share their cause, and one whose words are explained less
-            weights = np.maximum(CAUSE.explained_weight, members[:, words].sum(1))
+            weights = np.maximum(CAUSE.explained_weight, num_words)
             found = _beyond(prediction, could_be, ~could_be & ~is_flagged, weights)
             if found.sum() < CAUSE.min_rows:
                 return None
@@ -289,12 +296,12 @@ def _centred(is_member: np.ndarray) -> np.ndarray:
     return (values - values.mean())[:, None]
 
 
-def _separation(ranks: np.ndarray, is_member: np.ndarray) -> float:
+def _separation(ranks: np.ndarray, rows: np.ndarray) -> float:
     """Area under the ROC curve of a ranking, for some rows against all others."""
-    number = int(is_member.sum())
+    number = len(rows)
     if number in (0, len(ranks)):
         return 0.5
-    return float((ranks[is_member].sum() - number * (number + 1) / 2) / (number * (len(ranks) - number)))
+    return float((ranks[rows].sum() - number * (number + 1) / 2) / (number * (len(ranks) - number)))
 
 
 def _beyond(values: np.ndarray, could_be: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:

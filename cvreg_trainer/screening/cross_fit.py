@@ -2,18 +2,33 @@
 """
 Ridge regression out of fold: what features say about a set of rows that they were not fitted on.
 
-Notable: nothing is as large as the number of rows squared. The width of the null depends on a set's size, so it is
+Notable: nothing is as large as the number of rows squared, or as rows times sets: of a set only its members are looked
+at. The width of the null depends on a set's size, so it is
 measured: random sets of that size, and beyond the largest of them an exponential tail (Knijnenburg et al. 2009).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from scipy import sparse
 
 
 NUM_FOLDS = 5
 TAIL = 0.02  # share of the random sets that the tail is fitted to
-CHUNK = 250  # random sets at a time
+CHUNK = 1000  # sets at a time
+
+
+class _Fold(NamedTuple):
+    """What is solved once: rows, the mean of the others, and sums over the rows less that mean."""
+
+    inside: np.ndarray
+    outside: np.ndarray
+    mean: np.ndarray
+    inverse: np.ndarray
+    total: np.ndarray
+    gram: np.ndarray
 
 
 class CrossFit:
@@ -36,13 +51,14 @@ class CrossFit:
         self.seed, self.num_sets = seed, num_sets
         rng = np.random.Generator(np.random.PCG64(seed))
         self.folds = rng.permutation(len(features)) % NUM_FOLDS
-        self._solved: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._solved: list[_Fold] = []
         for fold in range(NUM_FOLDS):
             inside, outside = np.flatnonzero(self.folds == fold), np.flatnonzero(self.folds != fold)
             mean = self.features[outside].mean(0)
             centred = self.features[outside] - mean
-            gram = centred.T @ centred + strength * np.eye(centred.shape[1], dtype=np.float32)
-            self._solved.append((inside, outside, mean, np.linalg.inv(gram)))
+            inverse = np.linalg.inv(centred.T @ centred + strength * np.eye(centred.shape[1], dtype=np.float32))
+            held_out = self.features[inside] - mean
+            self._solved.append(_Fold(inside, outside, mean, inverse, held_out.sum(0), held_out.T @ held_out))
         self._null: dict[int, np.ndarray] = {}
 
     def predict(self, targets: np.ndarray) -> np.ndarray:
@@ -58,14 +74,40 @@ class CrossFit:
         """
         result = np.zeros(targets.shape, dtype=np.float32)
         targets = targets.astype(np.float32)
-        for inside, outside, mean, inverse in self._solved:
-            weights = inverse @ ((self.features[outside] - mean).T @ targets[outside])
-            result[inside] = (self.features[inside] - mean) @ weights
+        for fold in self._solved:
+            weights = fold.inverse @ ((self.features[fold.outside] - fold.mean).T @ targets[fold.outside])
+            result[fold.inside] = (self.features[fold.inside] - fold.mean) @ weights
         return result
 
-    def correlation(self, targets: np.ndarray) -> np.ndarray:
-        """Correlation of targets with their predictions, about 0 where features say nothing. Shape `(K,)`."""
-        return correlation(self.predict(targets), targets)
+    def correlation(self, members: sparse.csr_array) -> np.ndarray:
+        """
+        Correlation of sets with what is predicted of them, about 0 where features say nothing.
+
+        Args:
+            members (`scipy.sparse.csr_array` of shape `(K, R)`):
+                1 for the members of each set.
+
+        Returns:
+            `np.ndarray` of shape `(K,)`: what [`correlation`] gives for the predictions of centred columns.
+        """
+        parts = [self._correlation(members[start : start + CHUNK]) for start in range(0, members.shape[0], CHUNK)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _correlation(self, members: sparse.csr_array) -> np.ndarray:
+        shares = members.sum(1) / members.shape[1]
+        products, squares = np.zeros(len(shares)), np.zeros(len(shares))
+        for fold in self._solved:
+            weights = self._sums(members, fold.outside, fold.mean) @ fold.inverse
+            products += (self._sums(members, fold.inside, fold.mean) * weights).sum(1)
+            products -= shares * (weights @ fold.total)
+            squares += ((weights @ fold.gram) * weights).sum(1)
+        norms = np.sqrt(squares.clip(0) * members.shape[1] * shares * (1 - shares))
+        return np.divide(products, norms, out=np.zeros(norms.shape), where=norms > 0)
+
+    def _sums(self, members: sparse.csr_array, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Of each set the sum of its members' features less the mean, over some rows. Shape `(K, D)`."""
+        there = members[:, rows]
+        return np.asarray(there @ self.features[rows]) - np.outer(there.sum(1), mean)
 
     def p_value(self, size: int, value: float) -> float:
         """Probability that a random set of `size` rows is predicted with a correlation of `value` or more."""
@@ -80,14 +122,17 @@ class CrossFit:
     def _null_of(self, size: int) -> np.ndarray:
         if size not in self._null:
             rng = np.random.Generator(np.random.PCG64([self.seed, size]))
-            values = []
-            for _ in range(0, self.num_sets, CHUNK):
-                members = np.zeros((len(self.features), CHUNK), dtype=np.float32)
-                for column in range(CHUNK):
-                    members[rng.choice(len(members), size, replace=False), column] = 1
-                values.append(self.correlation(members - members.mean(0)))
-            self._null[size] = np.sort(np.concatenate(values))
+            number = len(self.features)
+            drawn = [rng.choice(number, size, replace=False) for _ in range(self.num_sets)]
+            self._null[size] = np.sort(self.correlation(sets_of(drawn, number)))
         return self._null[size]
+
+
+def sets_of(members: list[np.ndarray], num_rows: int) -> sparse.csr_array:
+    """Sets of rows as the lines of a sparse matrix. Shape `(K, num_rows)`, float32."""
+    ends = np.cumsum([0, *map(len, members)])
+    columns = np.concatenate([np.zeros(0, dtype=np.int64), *members])
+    return sparse.csr_array((np.ones(ends[-1], np.float32), columns, ends), shape=(len(members), num_rows))
 
 
 def correlation(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from cvreg_trainer.screening.cross_fit import CrossFit, benjamini_hochberg, correlation, whiten
+from cvreg_trainer.screening.cross_fit import CrossFit, benjamini_hochberg, correlation, sets_of, whiten
 
 
 pytestmark = pytest.mark.lowest
@@ -34,20 +34,26 @@ def test_the_null_holds_for_random_sets_that_it_was_not_made_of(probe: CrossFit)
     rng = np.random.default_rng(3)
     p_values = []
     for _ in range(400):
-        members = (rng.permutation(300) < 12).astype(float)[:, None]
-        p_values.append(probe.p_value(12, float(probe.correlation(members - members.mean())[0])))
+        p_values.append(probe.p_value(12, float(probe.correlation(sets_of([rng.permutation(300)[:12]], 300))[0])))
     assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.03)
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.06)
 
 
 def test_a_set_that_features_mark_is_far_outside_its_null(probe: CrossFit):
     marked = probe.features[:, 0].argsort()[-12:]
-    members = np.zeros((300, 1))
-    members[marked] = 1
-    value = float(probe.correlation(members - members.mean())[0])
+    value = float(probe.correlation(sets_of([marked], 300))[0])
     assert probe.p_value(12, value) < 1e-3
     # Beyond all random sets the tail goes on falling
     assert probe.p_value(12, value + 0.2) < probe.p_value(12, value)
+
+
+def test_the_correlation_of_sets_is_that_of_their_predictions(probe: CrossFit):
+    rng = np.random.default_rng(4)
+    sets = [rng.choice(300, size, replace=False) for size in (3, 10, 150, 299)]
+    members = sets_of(sets, 300).toarray().T
+    targets = members - members.mean(0)
+    expected = correlation(probe.predict(targets).astype(float), targets)
+    np.testing.assert_allclose(probe.correlation(sets_of(sets, 300)), expected, rtol=1e-2, atol=1e-3)
 
 
 def test_whitened_components_are_uncorrelated_and_of_unit_variance():
