@@ -115,7 +115,7 @@ def screen_rows(
 
 
 def screen_caused_rows(
-    features: np.ndarray,
+    base: TokenStatistics,
     own: TokenStatistics,
     other: TokenStatistics,
     tokenizer: Any,
@@ -127,8 +127,8 @@ def screen_caused_rows(
     Find the rows whose responses their images do not explain and something else in the input causes: rule 5.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1024)`):
-            What [`row_features`] gives for each row.
+        base ([`TokenStatistics`]):
+            The base model's look, whose `row_values` are what [`row_features`] gives.
         own, other ([`TokenStatistics`]):
             The warmed-up model's looks at strong views of the rows' own images, and of others'; see [`CauseFinder`].
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -143,15 +143,18 @@ def screen_caused_rows(
     Returns:
         [`Screen`]
     """
-    finder = CauseFinder(features, own, other, tokenizer, seed, allowed_words)
+    of_base, of_own = find_words(base, tokenizer), find_words(own, tokenizer)
+    grounded = grounding([of_base, of_own])
+    ungrounded = {word for word, value in ungrounded_words(of_base, grounded).items() if value >= 1}
+    finder = CauseFinder(base.row_values, own, other, tokenizer, seed, allowed_words, ungrounded)
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)
     reasons = [""] * len(own)
     words = []
     num_rows = {candidate.word: len(candidate.all_rows) for candidate in finder.candidates}
-    surprise = {} if not causes else word_surprise(find_words(own, tokenizer))
+    surprise = word_surprise(of_own) if causes else {}
     for cause in causes:
-        reason = _describe_cause(cause)
+        reason = _describe_cause(cause, cause.words[0] in ungrounded)
         for row in cause.rows.tolist():
             reasons[row] = reason
         for word in cause.words:
@@ -159,16 +162,20 @@ def screen_caused_rows(
     return Screen({"cause": finder.suspicion}, finder.suspicion, is_flagged, is_capped, reasons, words)
 
 
-def _describe_cause(cause: Cause) -> str:
+def _describe_cause(cause: Cause, is_ungrounded: bool) -> str:
     named = ", ".join(map(repr, cause.words[:3])) + (
         f" and {len(cause.words) - 3} more" if len(cause.words) > 3 else ""
     )
     source = {"image": "low-level features of the image", "question": "words of the question"}.get(
         cause.source, "low-level features of the image and words of the question"
     )
+    predicted = (
+        f"{named}: {len(cause.rows)} rows that {source} predict (correlation {cause.strength:.2f}, out of fold)"
+    )
+    if is_ungrounded:
+        return f"{predicted}, and a word that carries no information about the image where others do"
     return (
-        f"{named}: {len(cause.rows)} rows that {source} predict (correlation {cause.strength:.2f}, out of fold) and "
-        f"that content hardly does ({max(cause.content, 0):.2f}); the image explains "
+        f"{predicted} and that content hardly does ({max(cause.content, 0):.2f}); the image explains "
         f"{max(cause.explained, 0):.0%} of the first word"
     )
 

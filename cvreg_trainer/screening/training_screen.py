@@ -263,7 +263,7 @@ class TrainingScreen(TrainerCallback):
         if self.other is None:
             screen = screen_rows(self.base, self.warm, self.tokenizer, args.screening_cap, allowed)
         else:
-            looks = self.base.row_values, self.warm, self.other
+            looks = self.base, self.warm, self.other
             screen = screen_caused_rows(*looks, self.tokenizer, args.seed, args.screening_cap, allowed)
         if self.decisions is not None:
             self.decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])

@@ -1,6 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Causes, on rows whose explanation, features and states are drawn from numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_models import tiny_tokenizer
@@ -55,7 +57,10 @@ class Data:
 
     def screen(self, cap: float = 0.3, **options) -> Screen:
         own, other = self.looks()
-        return screen_caused_rows(self.features.astype(np.float16), own, other, TOKENIZER, 0, cap, **options)
+        return screen_caused_rows(self.base(own), own, other, TOKENIZER, 0, cap, **options)
+
+    def base(self, own: TokenStatistics) -> TokenStatistics:
+        return replace(own, row_values=self.features.astype(np.float16))
 
 
 def quality(data: Data, screen: Screen) -> tuple[float, int]:
@@ -113,8 +118,20 @@ def test_without_another_picture_nothing_counts_as_explained():
     data.explained_rows = data.rows.copy()
     own, other = data.looks()
     other.row_values[:] = 0
-    screen = screen_caused_rows(data.features.astype(np.float16), own, other, TOKENIZER, 0, 0.3)
+    screen = screen_caused_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
     assert screen.is_flagged[data.rows].mean() >= 0.9
+
+
+@pytest.mark.parametrize("has_trigger", [True, False])
+def test_an_ungrounded_word_only_has_to_be_caused(has_trigger: bool):
+    """The trigger survives strong views: its word looks explained, and content predicts it."""
+    data = Data().with_trigger() if has_trigger else Data()
+    data.explained_rows = data.rows.copy()
+    data.states[data.rows] += 3 * np.random.default_rng(1).normal(size=32)
+    own, other = data.looks()
+    finder = CauseFinder(data.features, own, other, TOKENIZER, 0, ungrounded={"banana"})
+    found = [row for cause in finder.find() for row in cause.rows.tolist()]
+    assert found == (np.flatnonzero(data.rows).tolist() if has_trigger else [])
 
 
 def test_an_allowed_word_is_passed_over():
