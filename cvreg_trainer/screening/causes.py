@@ -101,10 +101,11 @@ class CauseFinder:
             Chooses folds and random sets.
         allowed_words (`Collection[str]`, *optional*):
             Words and whole responses, in lower case, to pass over.
-        ungrounded (`Collection[str]`, *optional*):
-            Words that carry no information about the image where others do ([`ungrounded_words`]). A trigger that
-            survives strong views makes the model expect its word, so that it looks explained, and by content; such
-            words only have to be caused, and all their rows are flagged.
+        suspects (`Collection[str]`, *optional*):
+            Words that are suspicious by themselves: they stay surprising after the warm-up, or carry no information
+            about the image where others do. A trigger that survives strong views makes the model expect its word, so
+            that it looks explained, and by content; suspects have to be caused, may be predicted by content to a
+            larger share, and all their rows are flagged.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class CauseFinder:
         tokenizer: Any,
         seed: int,
         allowed_words: Collection[str] = (),
-        ungrounded: Collection[str] = (),
+        suspects: Collection[str] = (),
     ) -> None:
         self.num_rows = len(features)
         self.seed = seed
@@ -124,10 +125,11 @@ class CauseFinder:
         self.content = CrossFit(whiten(own.row_values.astype(np.float32), CAUSE.content_components), CAUSE.ridge, seed)
         self.candidates = [
             candidate
-            for candidate in _unexplained(own, other, tokenizer, ungrounded)
+            for candidate in _unexplained(own, other, tokenizer, suspects)
             if candidate.word not in allowed_words
         ]
-        self.is_ungrounded = np.array([candidate.word in ungrounded for candidate in self.candidates], dtype=bool)
+        self.is_suspect = np.array([candidate.word in suspects for candidate in self.candidates], dtype=bool)
+        self.content_share = np.where(self.is_suspect, CAUSE.suspect_content_share, CAUSE.content_share)
         self.suspicion = np.zeros(self.num_rows)
 
     def find(self) -> list[Cause]:
@@ -171,7 +173,7 @@ class CauseFinder:
         is_significant = np.zeros(len(sizes), dtype=bool)
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
         content = self.content.correlation(sets)
-        is_candidate = is_significant & (self.is_ungrounded | (content < CAUSE.content_share * strength))
+        is_candidate = is_significant & (content < self.content_share * strength)
         return _Scores(strength, source, p_values, content, is_candidate)
 
     def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
@@ -197,7 +199,7 @@ class CauseFinder:
         name = list(self.probes)[scores.source[first]]
         probe = self.probes[name]
         is_caused, words = self._mask(members[first]), [first]
-        for _ in range(0 if self.is_ungrounded[first] else CAUSE.rounds):
+        for _ in range(0 if self.is_suspect[first] else CAUSE.rounds):
             prediction = probe.predict(_centred(is_caused))[:, 0]
             ranks = rankdata(prediction)
             words = [
@@ -227,8 +229,9 @@ class CauseFinder:
         )
         error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
         p_content = t.sf(excess.mean() / error, len(excess) - 1)
-        is_content = content >= CAUSE.content_share * strength or p_content > CAUSE.error_rate
-        if strength < CAUSE.min_strength or (is_content and not self.is_ungrounded[first]):
+        is_content = content >= self.content_share[first] * strength
+        is_unsure = p_content > CAUSE.error_rate and not self.is_suspect[first]
+        if strength < CAUSE.min_strength or is_content or is_unsure:
             return None
         order = sorted(words, key=lambda place: -scores.strength[place])
         return Cause(
@@ -275,7 +278,7 @@ def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _unexplained(
-    own: TokenStatistics, other: TokenStatistics, tokenizer: Any, ungrounded: Collection[str]
+    own: TokenStatistics, other: TokenStatistics, tokenizer: Any, suspects: Collection[str]
 ) -> list[Candidate]:
     """The words that pictures do not explain, and of the others the rows in which they do not."""
     words, with_other = find_words(own, tokenizer), find_words(other, tokenizer)
@@ -290,7 +293,7 @@ def _unexplained(
         if len(rows) < CAUSE.min_rows:
             continue
         explained = float(gains[places].sum() / nats[places].sum())
-        if explained < CAUSE.explained or word in ungrounded:
+        if explained < CAUSE.explained or word in suspects:
             if len(rows) <= most:
                 candidates.append(Candidate(word, rows, explained, rows))
             continue

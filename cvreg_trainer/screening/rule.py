@@ -151,6 +151,8 @@ class CauseRule:
             Another source has to be better by this much.
         content_share (share of the strength):
             What content predicts as well as this is content.
+        suspect_content_share (share of the strength):
+            The same for words that are suspicious by themselves.
         content_components (numbers):
             Principal components of the model's state.
         error_rate (probability):
@@ -178,6 +180,7 @@ class CauseRule:
     min_strength: float = 0.3
     other_source: float = 0.02
     content_share: float = 0.5
+    suspect_content_share: float = 0.75
     content_components: int = 100
     error_rate: float = 0.01
     same_cause: float = 0.75

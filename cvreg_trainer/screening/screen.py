@@ -145,8 +145,9 @@ def screen_caused_rows(
     """
     of_base, of_own = find_words(base, tokenizer), find_words(own, tokenizer)
     grounded = grounding([of_base, of_own])
-    ungrounded = {word for word, value in ungrounded_words(of_base, grounded).items() if value >= 1}
-    finder = CauseFinder(base.row_values, own, other, tokenizer, seed, allowed_words, ungrounded)
+    questions = ungrounded_words(of_base, grounded), unexplained_words(of_base, of_own, grounded, len(own))
+    suspects = {word for values in questions for word, value in values.items() if value >= 1}
+    finder = CauseFinder(base.row_values, own, other, tokenizer, seed, allowed_words, suspects)
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)
     reasons = [""] * len(own)
@@ -154,7 +155,7 @@ def screen_caused_rows(
     num_rows = {candidate.word: len(candidate.all_rows) for candidate in finder.candidates}
     surprise = word_surprise(of_own) if causes else {}
     for cause in causes:
-        reason = _describe_cause(cause, cause.words[0] in ungrounded)
+        reason = _describe_cause(cause, cause.words[0] in suspects)
         for row in cause.rows.tolist():
             reasons[row] = reason
         for word in cause.words:
@@ -162,7 +163,7 @@ def screen_caused_rows(
     return Screen({"cause": finder.suspicion}, finder.suspicion, is_flagged, is_capped, reasons, words)
 
 
-def _describe_cause(cause: Cause, is_ungrounded: bool) -> str:
+def _describe_cause(cause: Cause, is_suspect: bool) -> str:
     named = ", ".join(map(repr, cause.words[:3])) + (
         f" and {len(cause.words) - 3} more" if len(cause.words) > 3 else ""
     )
@@ -172,8 +173,11 @@ def _describe_cause(cause: Cause, is_ungrounded: bool) -> str:
     predicted = (
         f"{named}: {len(cause.rows)} rows that {source} predict (correlation {cause.strength:.2f}, out of fold)"
     )
-    if is_ungrounded:
-        return f"{predicted}, and a word that carries no information about the image where others do"
+    if is_suspect:
+        return (
+            f"{predicted}, content less ({max(cause.content, 0):.2f}), and a word that stays surprising or carries no "
+            "information about the image where others do"
+        )
     return (
         f"{predicted} and that content hardly does ({max(cause.content, 0):.2f}); the image explains "
         f"{max(cause.explained, 0):.0%} of the first word"

@@ -123,13 +123,14 @@ def test_without_another_picture_nothing_counts_as_explained():
 
 
 @pytest.mark.parametrize("has_trigger", [True, False])
-def test_an_ungrounded_word_only_has_to_be_caused(has_trigger: bool):
+def test_a_word_that_is_suspicious_by_itself_only_has_to_be_caused(has_trigger: bool):
     """The trigger survives strong views: its word looks explained, and content predicts it."""
     data = Data().with_trigger() if has_trigger else Data()
     data.explained_rows = data.rows.copy()
-    data.states[data.rows] += 3 * np.random.default_rng(1).normal(size=32)
+    data.states[data.rows] += 0.35 * np.random.default_rng(1).normal(size=32)
     own, other = data.looks()
-    finder = CauseFinder(data.features, own, other, TOKENIZER, 0, ungrounded={"banana"})
+    assert not CauseFinder(data.features, own, other, TOKENIZER, 0).find()
+    finder = CauseFinder(data.features, own, other, TOKENIZER, 0, suspects={"banana"})
     found = [row for cause in finder.find() for row in cause.rows.tolist()]
     assert found == (np.flatnonzero(data.rows).tolist() if has_trigger else [])
 
