@@ -74,6 +74,8 @@ class Cause:
             Share of the nats of its first word that the right picture explains.
         p_value (`float`):
             Of the first word's prediction, among random sets of its size.
+        is_suspect (`bool`):
+            Whether the word was suspicious by itself, and all its rows are taken.
     """
 
     words: tuple[str, ...]
@@ -83,6 +85,7 @@ class Cause:
     content: float
     explained: float
     p_value: float
+    is_suspect: bool = False
 
 
 class CauseFinder:
@@ -129,7 +132,6 @@ class CauseFinder:
             if candidate.word not in allowed_words
         ]
         self.is_suspect = np.array([candidate.word in suspects for candidate in self.candidates], dtype=bool)
-        self.content_share = np.where(self.is_suspect, CAUSE.suspect_content_share, CAUSE.content_share)
         self.suspicion = np.zeros(self.num_rows)
 
     def find(self) -> list[Cause]:
@@ -146,12 +148,18 @@ class CauseFinder:
             scores = self._score(members, sizes, is_open)
             if not is_flagged.any():
                 self._rank(members, scores)
-            promising = np.flatnonzero(scores.is_candidate & is_open & (scores.strength >= CAUSE.min_strength))
+            is_strong = is_open & (scores.strength >= CAUSE.min_strength)
+            promising = np.flatnonzero(scores.is_candidate & is_strong)
+            if not len(promising):
+                # What is left of the suspects, once all rows with their cause have been found by other words
+                promising = np.flatnonzero(scores.is_suspect & is_strong)
             if not len(promising):
                 break
             first = int(promising[np.argmax((scores.strength * np.sqrt(sizes))[promising])])
             is_done[first] = True
-            cause = self._follow(first, members, scores, is_flagged)
+            cause = self._follow(first, members, scores, is_flagged) if scores.is_candidate[first] else None
+            if cause is None and scores.is_suspect[first]:
+                cause = self._take(first, members, scores)
             if cause is not None:
                 causes.append(cause)
                 is_flagged[cause.rows] = True
@@ -173,8 +181,9 @@ class CauseFinder:
         is_significant = np.zeros(len(sizes), dtype=bool)
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
         content = self.content.correlation(sets)
-        is_candidate = is_significant & (content < self.content_share * strength)
-        return _Scores(strength, source, p_values, content, is_candidate)
+        is_candidate = is_significant & (content < CAUSE.content_share * strength)
+        is_suspect = is_significant & self.is_suspect & (content < CAUSE.suspect_content_share * strength)
+        return _Scores(strength, source, p_values, content, is_candidate, is_suspect)
 
     def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
         """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
@@ -199,7 +208,7 @@ class CauseFinder:
         name = list(self.probes)[scores.source[first]]
         probe = self.probes[name]
         is_caused, words = self._mask(members[first]), [first]
-        for _ in range(0 if self.is_suspect[first] else CAUSE.rounds):
+        for _ in range(CAUSE.rounds):
             prediction = probe.predict(_centred(is_caused))[:, 0]
             ranks = rankdata(prediction)
             words = [
@@ -229,9 +238,7 @@ class CauseFinder:
         )
         error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
         p_content = t.sf(excess.mean() / error, len(excess) - 1)
-        is_content = content >= self.content_share[first] * strength
-        is_unsure = p_content > CAUSE.error_rate and not self.is_suspect[first]
-        if strength < CAUSE.min_strength or is_content or is_unsure:
+        if strength < CAUSE.min_strength or content >= CAUSE.content_share * strength or p_content > CAUSE.error_rate:
             return None
         order = sorted(words, key=lambda place: -scores.strength[place])
         return Cause(
@@ -244,6 +251,19 @@ class CauseFinder:
             float(scores.p_values[first]),
         )
 
+    def _take(self, first: int, members: list[np.ndarray], scores: _Scores) -> Cause:
+        """All rows of a word that is suspicious by itself and has a cause."""
+        return Cause(
+            (self.candidates[first].word,),
+            members[first],
+            list(self.probes)[scores.source[first]],
+            float(scores.strength[first]),
+            float(scores.content[first]),
+            self.candidates[first].explained,
+            float(scores.p_values[first]),
+            is_suspect=True,
+        )
+
 
 @dataclass(frozen=True)
 class _Scores:
@@ -254,6 +274,7 @@ class _Scores:
     p_values: np.ndarray
     content: np.ndarray
     is_candidate: np.ndarray
+    is_suspect: np.ndarray
 
 
 def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:

@@ -155,7 +155,7 @@ def screen_caused_rows(
     num_rows = {candidate.word: len(candidate.all_rows) for candidate in finder.candidates}
     surprise = word_surprise(of_own) if causes else {}
     for cause in causes:
-        reason = _describe_cause(cause, cause.words[0] in suspects)
+        reason = _describe_cause(cause)
         for row in cause.rows.tolist():
             reasons[row] = reason
         for word in cause.words:
@@ -163,7 +163,7 @@ def screen_caused_rows(
     return Screen({"cause": finder.suspicion}, finder.suspicion, is_flagged, is_capped, reasons, words)
 
 
-def _describe_cause(cause: Cause, is_suspect: bool) -> str:
+def _describe_cause(cause: Cause) -> str:
     named = ", ".join(map(repr, cause.words[:3])) + (
         f" and {len(cause.words) - 3} more" if len(cause.words) > 3 else ""
     )
@@ -173,7 +173,7 @@ def _describe_cause(cause: Cause, is_suspect: bool) -> str:
     predicted = (
         f"{named}: {len(cause.rows)} rows that {source} predict (correlation {cause.strength:.2f}, out of fold)"
     )
-    if is_suspect:
+    if cause.is_suspect:
         return (
             f"{predicted}, content less ({max(cause.content, 0):.2f}), and a word that stays surprising or carries no "
             "information about the image where others do"
