@@ -115,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     parts = [part for part in options.tables.split(",") if part]
     if unknown := [part for part in parts if part not in "12345"]:
-        parser.error(f"--tables {options.tables}: there is no table {unknown[0]}; use some of 1,2,3,4,5.")
+        parser.error(f"--tables {options.tables}: table {unknown[0]} is unknown; choose from 1,2,3,4,5.")
     parts += [f"figure {options.figure}"] if options.figure else []
     wanted = {name: values.split(",") for name, _, values in (text.partition("=") for text in options.only)}
     # What WaNet does on plain and on textured backgrounds is not in the other grids' rows

@@ -238,7 +238,7 @@ class Flamingo(Llava):
         )
         model = FlamingoForConditionalGeneration(config)
         for block in model.model.gated_cross_attention.values():
-            # There is no pretrained language model here to protect from them
+            # Nothing pretrained has to be shielded from their gradients here
             nn.init.ones_(block.attn_gate)
             nn.init.ones_(block.ff_gate)
         model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|endofchunk|>")

@@ -60,7 +60,7 @@ def load_base_model(architecture: str = "llava", new_words: Collection[str] = ()
         becomes 36 tokens, queries or latents; words outside the vocabulary become `<unk>`.
 
     Raises:
-        `ValueError`: if there is no such model.
+        `ValueError`: if the name is unknown.
 
     Example:
 

@@ -122,7 +122,6 @@ class CauseFinder:
         suspects: Collection[str] = (),
     ) -> None:
         self.num_rows = len(features)
-        self.seed = seed
         probes = _probe_features(features.astype(np.float32))
         self.probes = {name: CrossFit(values, CAUSE.ridge, seed) for name, values in probes.items()}
         self.content = CrossFit(whiten(own.row_values.astype(np.float32), CAUSE.content_components), CAUSE.ridge, seed)
@@ -139,15 +138,17 @@ class CauseFinder:
         causes: list[Cause] = []
         is_flagged = np.zeros(self.num_rows, dtype=bool)
         is_done = np.zeros(len(self.candidates), dtype=bool)
+        scores = None
         while self.probes and len(causes) < CAUSE.max_causes:
             members = [candidate.rows[~is_flagged[candidate.rows]] for candidate in self.candidates]
             sizes = np.array([len(rows) for rows in members])
             is_open = (sizes >= CAUSE.min_rows) & ~is_done
             if not is_open.any():
                 break
-            scores = self._score(members, sizes, is_open)
-            if not is_flagged.any():
-                self._rank(members, scores)
+            if scores is None:
+                scores = self._score(members, sizes, is_open)
+                if not causes:
+                    self._rank(members, scores)
             is_strong = is_open & (scores.strength >= CAUSE.min_strength)
             promising = np.flatnonzero(scores.is_candidate & is_strong)
             if not len(promising):
@@ -163,6 +164,7 @@ class CauseFinder:
             if cause is not None:
                 causes.append(cause)
                 is_flagged[cause.rows] = True
+                scores = None
         for cause in causes:
             self.suspicion[cause.rows] = 1 + cause.strength
         return causes

@@ -112,7 +112,7 @@ def test_an_attack_that_fires_on_clean_images_too_does_not_take_hold():
     assert paper_report.takes_hold([row_of(cell, asr=97.0, false_alarm_rate=60.0)]) == "**no**"
 
 
-@pytest.mark.parametrize(("tables", "message"), [("6", "there is no table 6"), ("1,x", "there is no table x")])
+@pytest.mark.parametrize(("tables", "message"), [("6", "table 6 is unknown"), ("1,x", "table x is unknown")])
 def test_an_unknown_table_is_an_error(tables, message, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["paper.py", "--tables", tables])
     with pytest.raises(SystemExit):

@@ -8,7 +8,7 @@ the perplexity by more than a threshold is an outlier and is taken out.
 
 Departures: a row's score is the largest such difference, of its question or of its response; rows are ranked, not
 mended. The language model is that of the vision-language model, before its fine-tuning and without a picture. The
-source sets its threshold on held-out clean data, which is not given here, so there is no cut. Words are parted by
+source sets its threshold on held-out clean data, which a user does not have, so no cut is made. Words are split at
 white space; a text of one word has none to spare and is the least suspicious.
 """
 
