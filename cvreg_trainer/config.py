@@ -58,7 +58,8 @@ class CrossViewDefenseConfig(SFTConfig):
             `"report"` does the same and goes on with all rows, for a person to look at the audit; `"off"` trains on
             all as they are.
         screening_epochs (`float`, *optional*):
-            Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the training.
+            Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the
+            training, or to 60 optimiser steps if that is more, up to a third of it.
         screening_cap (`float`, *optional*, defaults to `0.3`):
             Largest share of the rows that screening may flag. Reaching it is a warning.
         screening_decisions (`str`, *optional*):
@@ -132,7 +133,8 @@ class CrossViewDefenseConfig(SFTConfig):
     screening_epochs: float | None = field(
         default=None,
         metadata={
-            "help": "Epochs that the warm-up before the screening takes. Defaults to a twelfth of the training."
+            "help": "Epochs that the warm-up before the screening takes. Defaults to a twelfth of the training, "
+            "or 60 optimiser steps if that is more, up to a third of it."
         },
     )
     screening_cap: float = field(

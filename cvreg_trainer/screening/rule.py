@@ -124,11 +124,14 @@ RULE = ScreeningRule()
 @dataclass(frozen=True)
 class CauseRule:
     """
-    The numbers of rule 5, which looks for responses that are unexplained and yet caused; see `causes.py`.
+    The numbers of rule 6, which looks for responses that are unexplained and yet caused; see `causes.py`.
 
     Args:
         enough_rows (rows):
             With fewer a cause cannot be tested, and the words alone decide, as in rule 4.
+        warmup_steps (optimiser steps), longest_warmup (share of the optimiser steps):
+            A warm-up of a twelfth is too short if it has fewer steps: low-level concepts, such as a texture, would look
+            like triggers. It takes no more of the training than this share for that.
         explained (share of the nats):
             A word of which the right picture explains less is unexplained.
         min_nats (nats):
@@ -176,6 +179,8 @@ class CauseRule:
     """
 
     enough_rows: int = 200
+    warmup_steps: int = 60
+    longest_warmup: float = 1 / 3
     explained: float = 0.25
     min_nats: float = 0.5
     surprised: float = 2.0

@@ -125,7 +125,7 @@ def screen_caused_rows(
     allowed_words: Collection[str] = (),
 ) -> Screen:
     """
-    Find the rows whose responses their images do not explain and something else in the input causes: rule 5.
+    Find the rows whose responses their images do not explain and something else in the input causes: rule 6.
 
     Args:
         base ([`TokenStatistics`]):

@@ -120,12 +120,14 @@ class TrainingScreen(TrainerCallback):
         """Optimiser steps of the warm-up, at least 1."""
         args, max_steps = self.trainer.args, self.trainer.state.max_steps
         steps = RULE.warmup_share * max_steps
+        if self._may_test_causes:
+            steps = max(steps, min(CAUSE.warmup_steps, CAUSE.longest_warmup * max_steps))
         if args.screening_epochs is not None:
             loader = self.trainer.callback_handler.train_dataloader
             if not has_length(loader):
                 raise ValueError(
                     f"`screening_epochs={args.screening_epochs}` counts epochs, and streamed data have none. Set "
-                    "`screening_epochs=None`: the warm-up is then a twelfth of `max_steps`."
+                    "`screening_epochs=None`: the warm-up is then a share of `max_steps`."
                 )
             steps = args.screening_epochs * math.ceil(len(loader) / args.gradient_accumulation_steps)
         if max_steps <= math.ceil(steps):
@@ -147,9 +149,7 @@ class TrainingScreen(TrainerCallback):
                 "set `screening='off'`."
             )
         if self.base is None:
-            # How long a stream is shows only when it has been read
-            may_be_enough = self._is_streamed or len(self.trainer.train_dataset) >= CAUSE.enough_rows
-            keeps = "features" if may_be_enough else None
+            keeps = "features" if self._may_test_causes else None
             self.base = score_rows(self.trainer, self._rows(), with_views=False, keeps=keeps)
         if self._is_resumed:
             self._check_resumed_rows()
@@ -249,6 +249,13 @@ class TrainingScreen(TrainerCallback):
         """Whether causes can be tested; see [`CauseRule`]."""
         assert self.base is not None
         return len(self.base) >= CAUSE.enough_rows
+
+    @property
+    def _may_test_causes(self) -> bool:
+        """The same before the rows have been scored, when nobody knows how long a stream is."""
+        if self.base is not None:
+            return self._has_enough_rows
+        return self._is_streamed or len(self.trainer.train_dataset) >= CAUSE.enough_rows
 
     @property
     def tokenizer(self) -> Any:

@@ -142,6 +142,52 @@ def test_a_word_that_is_suspicious_by_itself_only_has_to_be_caused(has_trigger: 
     assert found == (np.flatnonzero(data.rows).tolist() if has_trigger else [])
 
 
+def test_alike_pictures_of_a_word_are_no_trigger():
+    """Playing cards, say: another word, for pictures that are nearly the same."""
+    data = Data().with_trigger(3.0)
+    data.features[data.rows, :PICTURE] = 3 * data.directions[0] + 0.4 * data.features[data.rows, :PICTURE]
+    assert not data.screen().is_flagged.any() and not data.causes(suspects={"banana"})
+
+
+def test_alike_pictures_are_neighbours_in_content():
+    data = Data().with_trigger()
+    data.states[data.rows] = np.random.default_rng(1).normal(size=32) + 0.3 * data.states[data.rows]
+    assert not data.causes()
+
+
+def test_rows_without_a_word_in_common_are_found_as_whole_responses():
+    data = Data().with_trigger(2.0)
+    own, other = data.looks()
+    # The responses are those of other rows: no picture explains them
+    own.nll[data.rows[own.token_rows]] = 5.0
+    own.nll[own.token_ids == TOKENIZER.convert_tokens_to_ids("banana")] = 1.0
+    other.nll[own.token_ids == TOKENIZER.convert_tokens_to_ids("banana")] = 5.0
+    screen = screen_caused_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
+    recall, wrong = quality(data, screen)
+    assert recall >= 0.8 and wrong <= 1
+    assert "whole responses" in " ".join(word.word for word in screen.words)
+
+
+def test_the_odd_rows_of_a_word_do_not_draw_in_those_that_are_explained():
+    """A low-level concept, such as 'grainy': features predict all its rows, and a few are surprising."""
+    data = Data("red").with_trigger(2.0)
+    data.explained_rows = data.rows.copy()
+    data.explained_rows[np.flatnonzero(data.rows)[:8]] = False
+    assert data.screen().is_flagged.sum() <= 8
+
+
+def test_a_weak_word_leads_to_a_cause_that_all_its_words_share():
+    data = Data().with_trigger(1.5)
+    rng = np.random.default_rng(0)
+    words = ["left", "ring", "moon", "arrow"]
+    data.unexplained = set(words)
+    for row in np.flatnonzero(data.rows):
+        data.texts[row] = [*data.texts[row], *rng.choice(words, 2, replace=False)]
+    data.word = "nothing"
+    causes = data.causes()
+    assert len(causes) == 1 and set(causes[0].words) == set(words)
+
+
 def test_an_allowed_word_is_passed_over():
     assert not Data().with_trigger().screen(allowed_words={"banana"}).is_flagged.any()
 
