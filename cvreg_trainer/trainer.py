@@ -65,6 +65,7 @@ from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback, start_report
+from .trainable import explaining_quantised_parts, refuse_frozen_parts
 
 
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
@@ -187,7 +188,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # Its rows are ready for the collator: there are no columns to prepare or remove
             args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}  # type: ignore[dict-item]
             args.remove_unused_columns = False
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), explaining_quantised_parts():
             # PEFT reads it, and no user can change that
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             super().__init__(
@@ -274,6 +275,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 '`images`, or into the content of its messages as {"type": "image", "image": ...}.'
             )
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_frozen_parts(self.model)
+        return super().train(*args, **kwargs)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
@@ -317,8 +322,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
         return super()._run_epoch(model, epoch, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self._load_renamed_weights(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._load_renamed_weights(resume_from_checkpoint):
+            return
+        dtypes = {name: parameter.dtype for name, parameter in self.model.named_parameters()}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, parameter in self.model.named_parameters():
+            # PEFT loads adapters in float32, also those that TRL trains in bfloat16 (on quantised models)
+            parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
 
     def _load_best_model(self) -> None:
         if not self._load_renamed_weights(self.state.best_model_checkpoint):
