@@ -67,6 +67,22 @@ def _without_a_part(names: Iterable[str], found: Collection[str]) -> Iterator[st
     return (name for name in names if not any(part.endswith(name) for part in found))
 
 
+def keep_quantised_weights(model: nn.Module) -> None:
+    """
+    Let a model in 4 bits be evaluated in the middle of a training on a CPU.
+
+    On CPUs with AVX-512 for bfloat16, bitsandbytes repacks the weights at the first forward in evaluation mode, and
+    then can neither train with them nor take layers of every size.
+
+    Args:
+        model (`torch.nn.Module`):
+            Any model.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+
+
 @contextmanager
 def explaining_quantised_parts() -> Iterator[None]:
     """

@@ -65,7 +65,7 @@ from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback, start_report
-from .trainable import explaining_quantised_parts, refuse_frozen_parts
+from .trainable import explaining_quantised_parts, keep_quantised_weights, refuse_frozen_parts
 
 
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
@@ -203,6 +203,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if is_torch:
             self.train_dataset = train_dataset
 
+        keep_quantised_weights(self.model)
         base_model: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._is_encoder_decoder = is_encoder_decoder(base_model.config)
         self._image_token_ids = find_image_token_ids(base_model.config, self.processing_class)

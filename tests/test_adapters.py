@@ -13,6 +13,7 @@ from tiny_models import tiny_llava
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from cvreg_trainer import CrossViewDefenseTrainer
+from cvreg_trainer.trainable import keep_quantised_weights
 
 
 LAMBDAS = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
@@ -140,6 +141,10 @@ def quantised_run(base: Path, folder: Path, name: str, resume: str | None = None
         quantization_config=QUANTISED[name],
         peft_config=LoraConfig(target_modules=r".*language_model.*(q_proj|v_proj)", **lora),
         activation_checkpointing=True,
+        # Before the cut and after it: an evaluation in between changes nothing
+        eval_dataset=planted_rows().select(range(4)),
+        eval_strategy="steps",
+        eval_steps=4,
         resume=resume,
         **SETTINGS,
     )
@@ -165,6 +170,7 @@ def test_quantised_base(tmp_path: Path, saved_base: Path, name: str) -> None:
     )
     # In the adapter's own bfloat16, as it was trained
     again = PeftModel.from_pretrained(base, tmp_path)
+    keep_quantised_weights(again)
     for part, parameter in again.named_parameters():
         if "lora_" in part:
             parameter.data = parameter.data.bfloat16()

@@ -6,7 +6,7 @@ The cross-view head: from hidden states to per-token statistics of both views, w
 `module_head_statistics` calls any other head (quantised, decoupled, adapted) as the module it is.
 """
 
-from .check import check_cross_view_head, evaluation_mode
+from .check import check_cross_view_head
 from .cross_view_head import (
     CrossViewHead,
     CrossViewOutput,
@@ -28,7 +28,6 @@ __all__ = [
     "check_cross_view_head",
     "cross_view_statistics",
     "decoder_start_token_id",
-    "evaluation_mode",
     "find_decoder_layer",
     "is_encoder_decoder",
     "module_head_statistics",

@@ -3,34 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """
-    Put a model into evaluation mode for a while, in the middle of a training.
-
-    Args:
-        model (`torch.nn.Module`):
-            Model, wrapped for distributed training or not; it returns in the mode that it was in.
-    """
-    was_training = model.training
-    model.eval()
-    for module in model.modules():
-        # On some CPUs bitsandbytes repacks 4-bit weights in evaluation mode, and cannot train with them afterwards
-        if was_training and type(module).__name__ == "Linear4bit":
-            module.training = True
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 @torch.no_grad()
@@ -43,21 +20,24 @@ def check_cross_view_head(model: nn.Module, inputs: dict[str, Any]) -> None:
 
     Args:
         model (`torch.nn.Module`):
-            Model with a cross-view head, wrapped for distributed training or not.
+            Model with a cross-view head, wrapped for distributed training or not; it returns in training mode.
         inputs (`dict[str, Any]`):
             A batch with `labels`, some of them valid.
 
     Raises:
         `ValueError`: if the two losses differ, with both numbers.
     """
+    model.eval()
     base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     labels = inputs["labels"]
     # Image tokens can have ids outside the head's vocabulary (Mllama), which the model's own loss does not take
     vocabulary = getattr(base.get_output_embeddings(), "out_features", int(labels.max()) + 1)
     inputs = {**inputs, "labels": labels.masked_fill(labels >= vocabulary, -100)}
-    with evaluation_mode(model):
+    try:
         own = _own_loss(model, inputs)
         output = model(**inputs, cross_view=True)
+    finally:
+        model.train()
     ours = float(-output.log_probs.sum() / output.label_mask.sum())
     exact = own.dtype == torch.float32 and not torch.is_autocast_enabled(own.device.type)
     if abs(ours - float(own)) > (1e-3 if exact else 5e-2) * max(1.0, abs(float(own))):

@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from transformers.trainer_utils import has_length
 
 from ..data.rows import find_images, row_digest
-from ..head import evaluation_mode
 from ..random_state import preserve_random_state
 from .collator import (
     SCREENING_KEYS,
@@ -68,15 +67,15 @@ def score_rows(
     elif keeps == "others":
         collator = DataCollatorForOthers(collator)
     loader = _make_loader(trainer, dataset, collator, with_others=keeps == "others")
-    what = "others' pictures" if keeps == "others" else "the warmed-up model"
-    task = f"Screening by {what if with_views else 'the base model'}"
-    with (
-        evaluation_mode(trainer.model),
-        preserve_random_state(),
-        torch.no_grad(),
-        trainer.naming_rows(dataset),
-    ):
-        return TokenStatistics.from_batches(_scored(trainer, loader, task, keeps == "states"))
+    was_training = trainer.model.training
+    trainer.model.eval()
+    try:
+        with preserve_random_state(), torch.no_grad(), trainer.naming_rows(dataset):
+            what = "others' pictures" if keeps == "others" else "the warmed-up model"
+            task = f"Screening by {what if with_views else 'the base model'}"
+            return TokenStatistics.from_batches(_scored(trainer, loader, task, keeps == "states"))
+    finally:
+        trainer.model.train(was_training)
 
 
 def read_row_ids(trainer: Any, dataset: Any) -> np.ndarray:
