@@ -28,10 +28,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from trl import SFTTrainer
 
+from .checkpoints import STATE_FILE, check_checkpoint, last_whole_checkpoint, write_options
 from .collators.batches import is_visual
 from .collators.choice import choose_collator
 from .collators.cross_view import DataCollatorForCrossView
-from .collators.seeded_views import holds_pixels
+from .collators.seeded_views import has_image, holds_pixels
+from .collators.with_an_image import DataCollatorWithAnImage
 from .config import CrossViewDefenseConfig, as_cross_view_config
 from .data.adapting import (
     adapt_dataset,
@@ -132,6 +134,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
     # Brings data sets into the form of TRL's collators; None with a collator of the user's own
     _adapt: Callable[[Any, str], Any] | None = None
     _head_is_checked = False
+    # Only for engines that shard the model
+    _row_with_image: Any = None
     # Denominators of the optimiser step under way, and the terms since the last log
     _window_counts: _Counts | None = None
     _term_sums: torch.Tensor | None = None
@@ -216,25 +220,31 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 holds_images = True
                 refuse_incompatible_options(args, model, kwargs, holds_images)
 
+        collate = self.data_collator
+        if self._adapt is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            self._row_with_image = next(filter(has_image, first_rows(self.rows_for_collator(), 1000)), None)
+            self.data_collator = self._with_an_image(collate)
         self.uses_cross_view_loss = args.uses_cross_view_loss and holds_images
         self._head: CrossViewHead | None = None
         if self.uses_cross_view_loss or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
         self.add_callback(StartReportCallback(self._start_report))
         if self.uses_cross_view_loss:
-            self._set_up_cross_view_loss()
+            self._set_up_cross_view_loss(collate)
         self._screen: TrainingScreen | None = None
         if args.is_screened:
             self._set_up_screening()
 
-    def _set_up_cross_view_loss(self) -> None:
+    def _with_an_image(self, collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+        """A collator whose batches have an image, where processes would otherwise wait for each other."""
+        return collate if self._row_with_image is None else DataCollatorWithAnImage(collate, self._row_with_image)
+
+    def _set_up_cross_view_loss(self, collate: Callable[[list[Any]], Any]) -> None:
         args = self.args
         # The loss is normalised over the whole accumulation window, whatever the model's class says
         self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
         perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
-        self._cross_view_collator = DataCollatorForCrossView(
-            self.data_collator, perturbation, args.seed, self._image_token_ids
-        )
+        self._cross_view_collator = DataCollatorForCrossView(collate, perturbation, args.seed, self._image_token_ids)
 
     def _set_up_screening(self) -> None:
         self._screen = TrainingScreen(self)
@@ -276,9 +286,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 '`images`, or into the content of its messages as {"type": "image", "image": ...}.'
             )
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         refuse_frozen_parts(self.model)
-        return super().train(*args, **kwargs)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole_checkpoint(str(self.args.output_dir))
+        if resume_from_checkpoint:
+            check_checkpoint(Path(str(resume_from_checkpoint)), self.args, self.model)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -306,7 +320,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        collator = self._cross_view_collator if self.uses_cross_view_loss else self.data_collator
+        collator = self.data_collator
+        if self.uses_cross_view_loss:
+            collator = self._with_an_image(self._cross_view_collator)
         if self._screen is not None:
             collator = self._screen.wrap(collator)
         inner, self.data_collator = self.data_collator, collator
@@ -341,10 +357,15 @@ class CrossViewDefenseTrainer(SFTTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # First, since what transformers writes last says that a checkpoint is whole
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            # What another run may have left there is not whole any more
+            (folder / STATE_FILE).unlink(missing_ok=True)
+            write_options(folder, self.args, self.model)
+            if self._screen is not None:
+                self._screen.save(folder)
         super()._save_checkpoint(model, trial)
-        if self._screen is not None and self.args.should_save:
-            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self._screen.save(Path(self._get_output_dir(trial=trial)) / folder)
 
     def _load_renamed_weights(self, folder: str | None) -> bool:
         is_plain = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or is_peft_model(self.model))

@@ -6,9 +6,9 @@
 
 `--data` is as in train_llava.py. `--tiny` runs on a CPU in a few minutes, on the built-in model, in 4 bits too.
 
-What saves memory: the base model in NF4 with quantised constants (double quantisation), adapters on the language model
-only, a paged 8-bit optimiser on GPUs, one row at a time with accumulated gradients, and checkpointed activations. That
-7B model was not run here. Screening adds passes without gradients, so nothing to the peak.
+What saves memory: the language model in NF4 with quantised constants (double quantisation), adapters on it
+only, a paged 8-bit optimiser on GPUs, one row at a time with accumulated gradients, and checkpointed activations. The 7B
+model itself was not run. Screening adds passes without gradients, so nothing to the peak.
 
 This is a script for TRL's SFTTrainer with two class names changed, and with the screening and the audit added:
 
@@ -81,7 +81,12 @@ def main() -> None:
 
     # Model in 4 bits, adapters in full
     quantization_config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        # Small beside the language model, and what is seen counts
+        llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
     )
     model = AutoModelForImageTextToText.from_pretrained(
         args.model, dtype=dtype, quantization_config=quantization_config
@@ -104,11 +109,11 @@ def main() -> None:
         output_dir=args.output_dir,
         max_length=None,
         num_train_epochs=args.epochs,
-        learning_rate=1e-3 if args.tiny else 2e-4,
+        learning_rate=2e-3 if args.tiny else 2e-4,
         lr_scheduler_type="cosine",
         warmup_steps=0.03,
         optim="paged_adamw_8bit" if bf16 else "adamw_torch",
-        per_device_train_batch_size=16 if args.tiny else 1,
+        per_device_train_batch_size=8 if args.tiny else 1,
         gradient_accumulation_steps=1 if args.tiny else 16,
         per_device_eval_batch_size=64 if args.tiny else 4,
         activation_checkpointing=not args.tiny,

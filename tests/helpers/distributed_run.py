@@ -110,7 +110,9 @@ def make_trainer(folder: Path, run: Run, batch_size: int, accumulation_steps: in
             answers[row] = [{"role": "assistant", "content": SENTENCE}]
         feature = dataset.features["completion"]
         dataset = dataset.remove_columns("completion").add_column("completion", answers, feature=feature)
-    adapters = LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if run.lora else None
+    # Where the tower is frozen for DDP, it gets no adapters either
+    targets = r".*language_model.*(q_proj|v_proj)" if run.use_reentrant else ["q_proj", "v_proj"]
+    adapters = LoraConfig(r=4, target_modules=targets) if run.lora else None
     return CrossViewDefenseTrainer(
         model, args, train_dataset=dataset, processing_class=processor, peft_config=adapters
     )
