@@ -65,7 +65,7 @@ def _made_with(args: CrossViewDefenseConfig, model: nn.Module) -> dict[str, Any]
     # ZeRO-3 keeps empty parameters and their size beside them
     number = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
     options = {name: getattr(args, name) for name in OPTIONS}
-    return {**options, "model": type(model).__name__, "trainable parameters": number}
+    return {**options, "model": type(model).__name__.removeprefix("FSDP"), "trainable parameters": number}
 
 
 def what_is_broken(folder: Path) -> str | None:

@@ -61,6 +61,7 @@ from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .model_card import defence_section, with_section
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .models.renamed_weights import load_renamed_weights
+from .non_finite import non_finite_error
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
 from .screening.audit import Audit
@@ -401,9 +402,14 @@ class CrossViewDefenseTrainer(SFTTrainer):
         for name in SCREENING_KEYS:
             inputs.pop(name, None)
         if not (self.uses_cross_view_loss and self.model.training):
-            return super().compute_loss(
+            given = dict(inputs)
+            result = super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
+            loss = result[0] if return_outputs else result
+            if self._screen is not None and self.model.training and not torch.isfinite(loss):
+                raise non_finite_error(self, given, {"loss": loss}, self._log_probs_of_rows(given))
+            return result
         counts, is_step = self._window_counts, num_items_in_batch is not None
         if not is_step or counts is None:
             # Called on its own, outside a training step: the batch is the global batch
@@ -429,10 +435,22 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # A term without a weight is logged but takes no part: 0 times an infinity would
             if weight > 0:
                 loss = loss + scale * weight * term
+        if not torch.isfinite(loss):
+            # A term without a weight takes no part here either
+            parts = zip(TERMS, (task_loss, *terms), (1.0, *weights), strict=True)
+            per_row = output.feature_distance + output.log_probs.sum(1)
+            raise non_finite_error(self, inputs, {name: value for name, value, weight in parts if weight}, per_row)
         if is_step:
             sums = torch.stack([task_loss, *terms]).detach()
             self._term_sums = sums if self._term_sums is None else self._term_sums + sums
         return (loss, output) if return_outputs else loss
+
+    def _log_probs_of_rows(self, inputs: dict[str, Any]) -> torch.Tensor | None:
+        """The sum over each row's tokens, once more; `None` where other processes would have to take part."""
+        if self.accelerator.num_processes > 1:
+            return None
+        with torch.no_grad():
+            return self.model(**inputs, single_view=True).log_probs.sum(1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training and self._term_sums is not None:
