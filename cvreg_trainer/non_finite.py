@@ -41,7 +41,7 @@ def non_finite_error(
     bad = {name: float(value) for name, value in values.items() if not torch.isfinite(value)}
     named = ", ".join(f"`{name}` is {value}" for name, value in bad.items())
     contents = _contents(inputs)
-    places = range(len(contents))
+    places = list(range(len(contents)))
     if per_row is not None and not torch.isfinite(per_row).all():
         places = torch.nonzero(~torch.isfinite(per_row[: len(contents)])).flatten().tolist()
     rows = _names_of_rows(trainer, [contents[place] for place in places])
@@ -66,12 +66,12 @@ def _contents(batch: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
 
 def _names_of_rows(trainer: Any, contents: list[tuple[list[int], list[int]]]) -> list[str]:
     """Row numbers where the data set can be searched, and what each row teaches."""
-    missing, numbers = dict.fromkeys(map(repr, contents)), {}
-    rows = trainer.rows_for_collator()
-    if has_length(rows):
+    missing, numbers = dict.fromkeys(map(repr, contents)), dict[str, int]()
+    dataset, is_stream = trainer.rows_for_collator(), not has_length(trainer.train_dataset)
+    if not is_stream:
         with preserve_random_state():
-            for number in range(len(rows)):
-                [content, *_] = _contents(trainer.data_collator([copy_row(rows[number])]))
+            for number in range(len(dataset)):
+                [content, *_] = _contents(trainer.data_collator([copy_row(dataset[number])]))
                 if repr(content) in missing and repr(content) not in numbers:
                     numbers[repr(content)] = number
                 if len(numbers) == len(missing):
@@ -79,7 +79,7 @@ def _names_of_rows(trainer: Any, contents: list[tuple[list[int], list[int]]]) ->
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
     names = []
     for content in contents:
-        number = numbers.get(repr(content))
-        where = "a row" if number is None else f"row {number} of `train_dataset`"
+        is_found = repr(content) in numbers
+        where = f"row {numbers[repr(content)]} of `train_dataset`" if is_found else "a row"
         names.append(f"{where} (response {shorten(tokenizer.decode(content[1]))})")
     return names

@@ -6,9 +6,9 @@
 
 `--data` is as in train_llava.py. `--tiny` runs on a CPU in a few minutes, on the built-in model, in 4 bits too.
 
-What saves memory: the language model in NF4 with quantised constants (double quantisation), adapters on it
-only, a paged 8-bit optimiser on GPUs, one row at a time with accumulated gradients, and checkpointed activations. The 7B
-model itself was not run. Screening adds passes without gradients, so nothing to the peak.
+What saves memory: the language model in NF4 with quantised constants (double quantisation), adapters on it only, a
+paged 8-bit optimiser on GPUs, one row at a time with accumulated gradients, and checkpointed activations. The 7B model
+itself was not run. `--tiny` takes too few steps for its audit to mean much.
 
 This is a script for TRL's SFTTrainer with two class names changed, and with the screening and the audit added:
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Adapters of every kind, with screening and the paper's loss at once: trained, saved, resumed, reloaded, merged, gone on with."""
+"""Adapters of every kind, with both defences at once: trained, saved, resumed, reloaded, merged, and gone on with."""
 
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,8 @@
 """
 Batches that always hold an image, for engines that shard the model.
 
-FSDP and DeepSpeed gather a layer's weights and reduce its gradients at the moment it runs. A process whose batch has no
-image never runs the vision tower, and the others wait for it forever.
+FSDP and DeepSpeed gather a layer's weights and reduce its gradients at the moment it runs. A process whose batch has
+no image never runs the vision tower, and the others wait for it forever.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .seeded_views import has_image
 
 class DataCollatorWithAnImage:
     """
-    Data collator that adds one row with an image to batches that have none, without any supervised token and outside of
-    the rows with two views: it takes no part in the loss.
+    Data collator that adds one row with an image to batches that have none, without any supervised token and outside
+    of the rows with two views: it takes no part in the loss.
 
     Args:
         inner (`Callable[[list], Mapping]`):

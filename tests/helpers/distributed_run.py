@@ -16,6 +16,7 @@ from accelerate.state import DistributedType, PartialState
 from peft import LoraConfig
 from screening_run import SENTENCE
 from tiny_models import tiny_llava, vision_dataset
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
@@ -73,6 +74,11 @@ def make_trainer(folder: Path, run: Run, batch_size: int, accumulation_steps: in
         # DDP cannot look for parameters without a gradient then, which these are where no row has an image
         model.model.vision_tower.requires_grad_(False)
         model.model.multi_modal_projector.requires_grad_(False)
+    if run.resumes:
+        # LLaVA takes the last but one layer, and FSDP2 cannot load an optimiser that never saw some of its parameters
+        tower = model.model.vision_tower
+        tower.encoder.layers[-1].requires_grad_(False)
+        tower.post_layernorm.requires_grad_(False)
     screening: dict[str, Any] = {"screening": run.screening}
     if run.screening != "off":
         screening |= {"screening_epochs": 1, "save_strategy": "steps", "save_steps": 2}
@@ -87,7 +93,9 @@ def make_trainer(folder: Path, run: Run, batch_size: int, accumulation_steps: in
             "gradient_accumulation_steps": accumulation_steps,
             "max_steps": run.max_steps,
             "learning_rate": 0.05,
-            "optim": "sgd",
+            # FSDP cannot load an optimiser without states; with this epsilon steps follow the gradients' size as well
+            "optim": "adamw_torch" if run.resumes else "sgd",
+            "adam_epsilon": 1.0,
             "lr_scheduler_type": "constant",
             "max_grad_norm": 0.0,
             "logging_steps": 1,
@@ -111,7 +119,8 @@ def make_trainer(folder: Path, run: Run, batch_size: int, accumulation_steps: in
         feature = dataset.features["completion"]
         dataset = dataset.remove_columns("completion").add_column("completion", answers, feature=feature)
     # Where the tower is frozen for DDP, it gets no adapters either
-    targets = r".*language_model.*(q_proj|v_proj)" if run.use_reentrant else ["q_proj", "v_proj"]
+    parts = "language_model" if run.use_reentrant else r"(language_model|vision_tower.*layers\.0)"
+    targets = rf".*{parts}.*(q_proj|v_proj)"
     adapters = LoraConfig(r=4, target_modules=targets) if run.lora else None
     return CrossViewDefenseTrainer(
         model, args, train_dataset=dataset, processing_class=processor, peft_config=adapters
@@ -130,6 +139,8 @@ def train(folder: Path, run: Run, batch_size: int, accumulation_steps: int, resu
         (folder / "rows.json").write_text(json.dumps(rows))
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
+    # ZeRO-3 would take part in the making of the next model
+    unset_hf_deepspeed_config()
 
 
 def main(folder: Path, batch_size: int, accumulation_steps: int, runs: dict[str, Run]) -> None:
