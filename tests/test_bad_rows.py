@@ -1,7 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""
-Rows as they lie on disks: each kind either trains, with finite weights, or is refused with an error that names the row.
-"""
+"""Rows as they lie on disks: each kind trains, with finite weights, or is refused with an error that names the row."""
 
 import io
 import struct

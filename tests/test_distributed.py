@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
 
 HERE = Path(__file__).parent
@@ -36,8 +37,16 @@ def launch(launcher: list[str], *arguments: str, **variables: str) -> None:
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], Any, Any]:
     """The saved weights, the logs, and what screening said about each row."""
-    [weights] = (folder / "saved").glob("*model.safetensors")
-    return load_file(weights), *(json.loads((folder / f"{name}.json").read_text()) for name in ("logs", "rows"))
+    adapter = folder / "saved" / "adapter_model.safetensors"
+    # As a user would load it: engines name the weights in a file differently
+    weights = load_file(adapter) if adapter.exists() else reloaded(folder / "saved")
+    return weights, *(json.loads((folder / f"{name}.json").read_text()) for name in ("logs", "rows"))
+
+
+def reloaded(folder: Path) -> dict[str, torch.Tensor]:
+    model, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    return model.state_dict()
 
 
 def check_equal(folder: Path, expected_folder: Path, run: distributed_run.Run, is_sharded: bool = False) -> None:
