@@ -188,6 +188,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
             args.max_length = None if holds_images else 1024
         refuse_incompatible_options(args, model, kwargs, holds_images)
 
+        is_reentrant = (args.activation_checkpointing_kwargs or {}).get("use_reentrant")
+        if args.activation_checkpointing and is_reentrant and args.ddp_find_unused_parameters is None:
+            # transformers turns it on for adapters; with this kind of checkpointing DDP then stops with an error
+            args.ddp_find_unused_parameters = False
         is_torch = is_torch_dataset(train_dataset)
         if is_torch:
             # Its rows are ready for the collator: there are no columns to prepare or remove
