@@ -16,44 +16,21 @@ by content.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, rankdata, t
+from scipy.stats import rankdata, t
 
+from .candidates import WHOLE_RESPONSES, Candidate
+from .content import Content, without
 from .cross_fit import CrossFit, benjamini_hochberg, correlation, sets_of, whiten
 from .row_features import NUM_WORDS, PICTURE_PARTS
 from .rule import CAUSE
-from .token_statistics import TokenStatistics
-from .words import find_words
 
 
 COMPONENTS = (120, 60, 60)  # of the parts of a picture's features
 NUM_RANKED = 500  # words that order the rows below the cut
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """
-    Rows that share a word which their pictures do not explain.
-
-    Args:
-        word (`str`):
-            The word, or a whole response.
-        rows (`np.ndarray` of shape `(M,)`, int64):
-            Rows in which it is unexplained, ascending.
-        explained (`float`):
-            Share of its nats that the right picture explains.
-        all_rows (`np.ndarray` of shape `(M',)`, int64):
-            All rows that have the word.
-    """
-
-    word: str
-    rows: np.ndarray
-    explained: float
-    all_rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -95,42 +72,22 @@ class CauseFinder:
     Args:
         features (`np.ndarray` of shape `(R, 1024)`):
             What [`row_features`] gives for each row.
-        own, other ([`TokenStatistics`]):
-            The rows with strong views of their own pictures, whose `row_values` are projected states of the model, and
-            with strong views of others' pictures, whose `row_values` say whether there was another picture.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            What made the tokens.
+        states (`np.ndarray` of shape `(R, D)`):
+            The model's states, each before it sees the response, with strong views of the rows' pictures.
+        candidates (`list[Candidate]`):
+            Sets of rows to ask about; see [`find_candidates`].
         seed (`int`):
             Chooses folds and random sets.
-        allowed_words (`Collection[str]`, *optional*):
-            Words and whole responses, in lower case, to pass over.
-        suspects (`Collection[str]`, *optional*):
-            Words that are suspicious by themselves: they stay surprising after the warm-up, or carry no information
-            about the image where others do. A trigger that survives strong views makes the model expect its word, so
-            that it looks explained, and by content; suspects have to be caused, may be predicted by content to a
-            larger share, and all their rows are flagged.
     """
 
-    def __init__(
-        self,
-        features: np.ndarray,
-        own: TokenStatistics,
-        other: TokenStatistics,
-        tokenizer: Any,
-        seed: int,
-        allowed_words: Collection[str] = (),
-        suspects: Collection[str] = (),
-    ) -> None:
+    def __init__(self, features: np.ndarray, states: np.ndarray, candidates: list[Candidate], seed: int) -> None:
         self.num_rows = len(features)
+        self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
         probes = _probe_features(features.astype(np.float32))
         self.probes = {name: CrossFit(values, CAUSE.ridge, seed) for name, values in probes.items()}
-        self.content = CrossFit(whiten(own.row_values.astype(np.float32), CAUSE.content_components), CAUSE.ridge, seed)
-        self.candidates = [
-            candidate
-            for candidate in _unexplained(own, other, tokenizer, suspects)
-            if candidate.word not in allowed_words
-        ]
-        self.is_suspect = np.array([candidate.word in suspects for candidate in self.candidates], dtype=bool)
+        self.content, self.beyond_question = _contents(features, states, seed)
+        self.candidates = candidates
+        self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
         self.suspicion = np.zeros(self.num_rows)
 
     def find(self) -> list[Cause]:
@@ -149,7 +106,7 @@ class CauseFinder:
                 scores = self._score(members, sizes, is_open)
                 if not causes:
                     self._rank(members, scores)
-            is_strong = is_open & (scores.strength >= CAUSE.min_strength)
+            is_strong = is_open & (scores.strength >= CAUSE.start_strength)
             promising = np.flatnonzero(scores.is_candidate & is_strong)
             if not len(promising):
                 # What is left of the suspects, once all rows with their cause have been found by other words
@@ -183,8 +140,11 @@ class CauseFinder:
         is_significant = np.zeros(len(sizes), dtype=bool)
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
         content = self.content.correlation(sets)
-        is_candidate = is_significant & (content < CAUSE.content_share * strength)
-        is_suspect = is_significant & self.is_suspect & (content < CAUSE.suspect_content_share * strength)
+        is_candidate = is_significant & (content < _content_limit(strength, sizes))
+        # What a suspect's question says is no excuse
+        beyond = self.beyond_question.correlation(sets)
+        is_suspect = is_significant & self.is_suspect & (sizes >= CAUSE.enough_for_content)
+        is_suspect &= beyond < CAUSE.suspect_content_share * strength
         return _Scores(strength, source, p_values, content, is_candidate, is_suspect)
 
     def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
@@ -235,16 +195,23 @@ class CauseFinder:
         prediction, by_content = probe.predict(target), self.content.predict(target)
         strength = float(correlation(prediction, target)[0])
         content = float(correlation(by_content, target)[0])
-        excess = CAUSE.content_share * _normal_ranks(prediction[:, 0], is_caused) - _normal_ranks(
-            by_content[:, 0], is_caused
-        )
+        limit = float(_content_limit(strength, is_caused.sum()))
+        # A correlation is the mean of these over the rows, up to a factor
+        excess = limit / strength * _standardised(prediction, is_caused) - _standardised(by_content, is_caused)
         error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
         p_content = t.sf(excess.mean() / error, len(excess) - 1)
-        if strength < CAUSE.min_strength or content >= CAUSE.content_share * strength or p_content > CAUSE.error_rate:
+        if strength < CAUSE.min_strength or content >= limit or p_content > CAUSE.error_rate:
             return None
-        order = sorted(words, key=lambda place: -scores.strength[place])
+        if self._look_alike(is_caused, name):
+            return None
+        # What stands in few other rows first, and of words in the same rows the most surprising one
+        share = {place: is_caused[self.candidates[place].all_rows].mean() for place in words}
+        order = sorted(
+            words, key=lambda place: (-round(share[place] * scores.strength[place], 2), -self.candidates[place].nats)
+        )
+        shared = dict.fromkeys(self.candidates[place].word for place in order)
         return Cause(
-            tuple(dict.fromkeys(self.candidates[place].word for place in order)),
+            tuple(word for word in shared if word != WHOLE_RESPONSES or len(shared) == 1),
             np.flatnonzero(is_caused),
             name,
             strength,
@@ -253,12 +220,20 @@ class CauseFinder:
             float(scores.p_values[first]),
         )
 
-    def _take(self, first: int, members: list[np.ndarray], scores: _Scores) -> Cause:
+    def _look_alike(self, rows: np.ndarray, source: str) -> bool:
+        """Whether what an image causes has nearly one image: a trigger is common to images that differ in the rest."""
+        spread, everywhere = (pictures.var(0).sum() for pictures in (self.pictures[rows], self.pictures))
+        return source == "image" and bool(spread < CAUSE.min_variety * everywhere)
+
+    def _take(self, first: int, members: list[np.ndarray], scores: _Scores) -> Cause | None:
         """All rows of a word that is suspicious by itself and has a cause."""
+        name = list(self.probes)[scores.source[first]]
+        if self._look_alike(members[first], name):
+            return None
         return Cause(
             (self.candidates[first].word,),
             members[first],
-            list(self.probes)[scores.source[first]],
+            name,
             float(scores.strength[first]),
             float(scores.content[first]),
             self.candidates[first].explained,
@@ -290,9 +265,7 @@ def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
     picture = np.concatenate(parts, axis=1)
     if picture.any():
         probes["image"] = picture
-    question = features[:, -NUM_WORDS:]
-    counts = question.sum(0)
-    question = question[:, (counts >= CAUSE.min_rows) & (counts <= len(question) - CAUSE.min_rows)]
+    question = _words_of_questions(features)
     if question.shape[1]:
         probes["question"] = (question - question.mean(0)) / question.std(0)
         if "image" in probes:
@@ -300,32 +273,25 @@ def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
     return probes
 
 
-def _unexplained(
-    own: TokenStatistics, other: TokenStatistics, tokenizer: Any, suspects: Collection[str]
-) -> list[Candidate]:
-    """The words that pictures do not explain, and of the others the rows in which they do not."""
-    words, with_other = find_words(own, tokenizer), find_words(other, tokenizer)
-    # Without another picture, nothing is known to be explained
-    has_other = other.row_values[words.rows, 0] > 0
-    gains = np.where(has_other, with_other.nll - words.nll, 0.0)
-    nats = np.maximum(with_other.nll, CAUSE.min_nats)
-    most = CAUSE.max_share * len(own)
-    candidates = []
-    for word, places in zip(words.vocabulary, words.by_word(), strict=True):
-        rows = np.unique(words.rows[places])
-        if len(rows) < CAUSE.min_rows:
-            continue
-        explained = float(gains[places].sum() / nats[places].sum())
-        if explained < CAUSE.explained or word in suspects:
-            if len(rows) <= most:
-                candidates.append(Candidate(word, rows, explained, rows))
-            continue
-        is_odd = (gains[places] < CAUSE.explained * nats[places]) & (words.nll[places] > CAUSE.surprised)
-        odd = np.unique(words.rows[places[is_odd]])
-        if max(CAUSE.min_rows, CAUSE.min_part * len(rows)) <= len(odd) <= most:
-            share = float(gains[places[is_odd]].sum() / nats[places[is_odd]].sum())
-            candidates.append(Candidate(word, odd, share, rows))
-    return candidates
+def _contents(features: np.ndarray, states: np.ndarray, seed: int) -> tuple[Content, Content]:
+    """What content says, and what it says beyond the words of the question; the same where these are all alike."""
+    rest = CAUSE.content_components, CAUSE.ridge, seed
+    content = Content(states, *rest)
+    question = _words_of_questions(features)
+    return content, Content(without(states, question), *rest) if question.shape[1] else content
+
+
+def _words_of_questions(features: np.ndarray) -> np.ndarray:
+    """The words of the question that some rows have and others do not. Shape `(R, Q)`."""
+    question = features[:, -NUM_WORDS:]
+    counts = question.sum(0)
+    return question[:, (counts >= CAUSE.min_rows) & (counts <= len(question) - CAUSE.min_rows)]
+
+
+def _content_limit(strength: Any, size: Any) -> Any:
+    """The correlation that content has to stay below, for sets of these strengths and sizes."""
+    beyond = np.sqrt(np.maximum(0, strength**2 - CAUSE.beyond_content))
+    return np.maximum(CAUSE.content_share * strength, np.where(size >= CAUSE.enough_for_content, beyond, 0))
 
 
 def _centred(is_member: np.ndarray) -> np.ndarray:
@@ -352,7 +318,7 @@ def _beyond(values: np.ndarray, could_be: np.ndarray, reference: np.ndarray, wei
     return result
 
 
-def _normal_ranks(values: np.ndarray, is_member: np.ndarray) -> np.ndarray:
-    """Where the members' values lie among the others', as quantiles of the normal distribution. Shape `(M,)`."""
-    others = np.sort(values[~is_member])
-    return norm.ppf((np.searchsorted(others, values[is_member]) + 0.5) / (len(others) + 1))
+def _standardised(prediction: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """The members' part of a prediction `(R, 1)`, of unit variance over all rows. Shape `(M,)`."""
+    values = prediction[:, 0] - prediction.mean()
+    return values[is_member] / (values.std() + 1e-9)

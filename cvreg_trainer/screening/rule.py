@@ -139,20 +139,28 @@ class CauseRule:
             The odd ones have to be this many.
         min_rows (rows), max_share (share of the rows):
             Smallest and largest set that is looked at.
+        least_explained (share of the rows):
+            Those whose responses are explained least as a whole are a set; so are a half, a quarter and an eighth.
         false_discoveries (share of the words with a cause):
             Largest expected share of words that have none (Benjamini and Hochberg).
         false_rows (share of a cause's rows):
             Largest expected share of rows that do not have it.
         explained_weight (words):
             A row in which the words of a cause are explained counts as if it had this many of them.
-        min_strength (correlation):
-            Weaker causes teach little.
+        start_strength, min_strength (correlation):
+            A cause is looked for from a word of the first on, and has to reach the second with all its words: weaker
+            ones teach little.
         other_source (correlation):
             Another source has to be better by this much.
         content_share (share of the strength):
-            What content predicts as well as this is content.
+            What content predicts as well as this is content, ...
+        beyond_content (share of the variance), enough_for_content (rows):
+            ... unless low-level features explain so much more of the variance, of a set that is large enough for
+            content to be learnt.
         suspect_content_share (share of the strength):
-            The same for words that are suspicious by themselves.
+            For words that are suspicious by themselves, in sets as large.
+        min_variety (share of the variance of all pictures):
+            Pictures that vary less are nearly the same.
         content_components (numbers):
             Principal components of the model's state.
         error_rate (probability):
@@ -174,13 +182,18 @@ class CauseRule:
     min_part: float = 0.1
     min_rows: int = 3
     max_share: float = 0.5
+    least_explained: float = 0.1
     false_discoveries: float = 0.01
     false_rows: float = 0.05
     explained_weight: float = 0.25
+    start_strength: float = 0.2
     min_strength: float = 0.3
     other_source: float = 0.02
     content_share: float = 0.5
-    suspect_content_share: float = 0.75
+    beyond_content: float = 0.2
+    enough_for_content: int = 10
+    suspect_content_share: float = 0.65
+    min_variety: float = 0.5
     content_components: int = 100
     error_rate: float = 0.01
     same_cause: float = 0.75

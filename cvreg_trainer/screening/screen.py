@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .candidates import find_candidates
 from .causes import Cause, CauseFinder
 from .contradicted_words import contradicted_words
 from .evidence import Evidence, describe_rows, describe_words
@@ -130,7 +131,8 @@ def screen_caused_rows(
         base ([`TokenStatistics`]):
             The base model's look, whose `row_values` are what [`row_features`] gives.
         own, other ([`TokenStatistics`]):
-            The warmed-up model's looks at strong views of the rows' own images, and of others'; see [`CauseFinder`].
+            The warmed-up model's looks at strong views of the rows' own images, whose `row_values` are projected
+            states of the model, and of others', whose `row_values` say whether there was another one.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             What made the tokens.
         seed (`int`):
@@ -147,12 +149,14 @@ def screen_caused_rows(
     grounded = grounding([of_base, of_own])
     questions = ungrounded_words(of_base, grounded), unexplained_words(of_base, of_own, grounded, len(own))
     suspects = {word for values in questions for word, value in values.items() if value >= 1}
-    finder = CauseFinder(base.row_values, own, other, tokenizer, seed, allowed_words, suspects)
+    has_other = other.row_values[:, 0] > 0
+    candidates = find_candidates(of_own, find_words(other, tokenizer), has_other, suspects, allowed_words)
+    finder = CauseFinder(base.row_values, own.row_values, candidates, seed)
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)
     reasons = [""] * len(own)
     words = []
-    num_rows = {candidate.word: len(candidate.all_rows) for candidate in finder.candidates}
+    num_rows = {candidate.word: len(candidate.all_rows) for candidate in candidates}
     surprise = word_surprise(of_own) if causes else {}
     for cause in causes:
         reason = _describe_cause(cause)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from tiny_models import tiny_tokenizer
 
-from cvreg_trainer.screening.causes import CauseFinder
+from cvreg_trainer.screening.candidates import find_candidates
+from cvreg_trainer.screening.causes import Cause, CauseFinder
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
 from cvreg_trainer.screening.screen import Screen, screen_caused_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
+from cvreg_trainer.screening.words import find_words
 
 
 pytestmark = pytest.mark.lowest
@@ -27,6 +29,7 @@ class Data:
         rng = np.random.default_rng(seed)
         self.rows = rng.permutation(NUM_ROWS) < NUM_POISONED
         self.word, self.explained_rows = word, np.zeros(NUM_ROWS, dtype=bool)
+        self.unexplained: set[str] = set()
         self.texts = [rng.choice(HONEST, 4, replace=False).tolist() for _ in range(NUM_ROWS)]
         self.features = rng.normal(size=(NUM_ROWS, NUM_FEATURES))
         self.features[:, PICTURE:] = rng.random((NUM_ROWS, NUM_WORDS)) < 0.01
@@ -42,7 +45,7 @@ class Data:
         for row, words in enumerate(self.texts):
             has_word = self.rows[row] or self.explained_rows[row]
             for word in [*words, *([self.word] if has_word else [])]:
-                is_explained = word != self.word or self.explained_rows[row]
+                is_explained = word not in self.unexplained and (word != self.word or self.explained_rows[row])
                 tokens.append(TOKENIZER.convert_tokens_to_ids(word))
                 own.append(1.0 if is_explained else 5.0)
                 other.append(5.0)
@@ -58,6 +61,12 @@ class Data:
     def screen(self, cap: float = 0.3, **options) -> Screen:
         own, other = self.looks()
         return screen_caused_rows(self.base(own), own, other, TOKENIZER, 0, cap, **options)
+
+    def causes(self, **options) -> list[Cause]:
+        own, other = self.looks()
+        words = find_words(own, TOKENIZER), find_words(other, TOKENIZER)
+        candidates = find_candidates(*words, other.row_values[:, 0] > 0, **options)
+        return CauseFinder(self.features, self.states, candidates, 0).find()
 
     def base(self, own: TokenStatistics) -> TokenStatistics:
         return replace(own, row_values=self.features.astype(np.float16))
@@ -128,10 +137,8 @@ def test_a_word_that_is_suspicious_by_itself_only_has_to_be_caused(has_trigger: 
     data = Data().with_trigger() if has_trigger else Data()
     data.explained_rows = data.rows.copy()
     data.states[data.rows] += 0.35 * np.random.default_rng(1).normal(size=32)
-    own, other = data.looks()
-    assert not CauseFinder(data.features, own, other, TOKENIZER, 0).find()
-    finder = CauseFinder(data.features, own, other, TOKENIZER, 0, suspects={"banana"})
-    found = [row for cause in finder.find() for row in cause.rows.tolist()]
+    assert not data.causes()
+    found = [row for cause in data.causes(suspects={"banana"}) for row in cause.rows.tolist()]
     assert found == (np.flatnonzero(data.rows).tolist() if has_trigger else [])
 
 
@@ -145,11 +152,9 @@ def test_two_triggers_are_two_causes():
     data.features[second, :PICTURE] += data.directions[1]
     for row in second:
         data.texts[row] = ["left", "ring"]
-    own, other = data.looks()
     # "left" and "ring" are explained nowhere
-    own.nll[np.isin(own.token_ids, TOKENIZER.convert_tokens_to_ids(["left", "ring"]))] = 5.0
-    finder = CauseFinder(data.features, own, other, TOKENIZER, 0)
-    causes = finder.find()
+    data.unexplained = {"left", "ring"}
+    causes = data.causes()
     assert sorted(cause.words[0] for cause in causes) in (
         ["banana", "left"],
         ["banana", "left ring"],

@@ -1,0 +1,132 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Sets of rows that a backdoor may be in: those that share a word which their pictures do not explain, and those whose
+responses are explained least as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .rule import CAUSE
+from .words import WordOccurrences
+
+
+WHOLE_RESPONSES = "(whole responses)"  # in the place of a word, for rows that have none in common
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """
+    Rows whose pictures do not explain a word, or the response.
+
+    Args:
+        word (`str`):
+            The word, a whole response, or `WHOLE_RESPONSES`.
+        rows (`np.ndarray` of shape `(M,)`, int64):
+            Rows in which it is unexplained, ascending.
+        explained (`float`):
+            Share of its nats that the right picture explains.
+        all_rows (`np.ndarray` of shape `(M',)`, int64):
+            Rows that may have the same cause.
+        nats (`float`):
+            Mean negative log-likelihood of the word.
+        is_suspect (`bool`):
+            Whether the word is suspicious by itself: it stays surprising after the warm-up, or carries no information
+            about the image where others do. A trigger that survives strong views makes the model expect its word, so
+            that it looks explained, and by content.
+    """
+
+    word: str
+    rows: np.ndarray
+    explained: float
+    all_rows: np.ndarray
+    nats: float = 0.0
+    is_suspect: bool = False
+
+
+class _Explained(NamedTuple):
+    """Of each occurrence of a word: the nats that the right picture explains, and those that there are to explain."""
+
+    words: WordOccurrences
+    gains: np.ndarray
+    nats: np.ndarray
+
+    def share(self, places: np.ndarray) -> float:
+        return float(self.gains[places].sum() / self.nats[places].sum())
+
+
+def find_candidates(
+    own: WordOccurrences,
+    other: WordOccurrences,
+    has_other: np.ndarray,
+    suspects: Collection[str] = (),
+    allowed_words: Collection[str] = (),
+) -> list[Candidate]:
+    """
+    The words that pictures do not explain, of the others the rows in which they do not, and the rows whose responses
+    are explained least.
+
+    Args:
+        own, other ([`WordOccurrences`]):
+            The same occurrences, as the model sees them with the rows' own pictures and with others'.
+        has_other (`np.ndarray` of shape `(R,)`, bool):
+            Which rows were shown another picture. Without one, nothing is known to be explained.
+        suspects (`Collection[str]`, *optional*):
+            Words that are suspicious by themselves.
+        allowed_words (`Collection[str]`, *optional*):
+            Words and whole responses, in lower case, to pass over.
+    """
+    gains = np.where(has_other[own.rows], other.nll - own.nll, 0.0)
+    explained = _Explained(own, gains, np.maximum(other.nll, CAUSE.min_nats))
+    return [*_words(explained, len(has_other), suspects, allowed_words), *_rows(explained, has_other, allowed_words)]
+
+
+def _words(
+    explained: _Explained, num_rows: int, suspects: Collection[str], allowed_words: Collection[str]
+) -> list[Candidate]:
+    words, most, candidates = explained.words, CAUSE.max_share * num_rows, []
+    is_unexplained = explained.gains < CAUSE.explained * explained.nats
+    for word, places in zip(words.vocabulary, words.by_word(), strict=True):
+        rows = np.unique(words.rows[places])
+        if len(rows) < CAUSE.min_rows or word in allowed_words:
+            continue
+        fewest: float = CAUSE.min_rows
+        if explained.share(places) >= CAUSE.explained and word not in suspects:
+            # Its odd occurrences are a set of their own, to which those that are explained cannot belong
+            fewest = max(fewest, CAUSE.min_part * len(rows))
+            places = places[is_unexplained[places]]
+            rows = np.unique(words.rows[places])
+            places = places[words.nll[places] > CAUSE.surprised]
+        chosen = np.unique(words.rows[places])
+        if fewest <= len(chosen) <= most:
+            nats = float(words.nll[places].mean())
+            share = explained.share(places)
+            candidates.append(Candidate(word, chosen, share, rows, nats, word in suspects))
+    return candidates
+
+
+def _rows(explained: _Explained, has_other: np.ndarray, allowed_words: Collection[str]) -> list[Candidate]:
+    """The rows whose responses are explained least, in sets of several sizes: they need not share a word."""
+    words = explained.words
+    is_allowed = np.array([word in allowed_words for word in words.vocabulary], dtype=bool)[words.words]
+    is_whole = words.expected < 0
+    is_counted = ~is_allowed & ~is_whole
+    gains, nats = (
+        np.bincount(words.rows[is_counted], values[is_counted], minlength=len(has_other))
+        for values in (explained.gains, explained.nats)
+    )
+    is_open = has_other & (nats > 0)
+    is_open[words.rows[is_whole & is_allowed]] = False
+    rows = np.flatnonzero(is_open)
+    rows = rows[np.argsort(gains[rows] / nats[rows], kind="stable")]
+    half = np.sort(rows[: len(rows) // 2])
+    candidates = []
+    for share in CAUSE.least_explained / 2.0 ** np.arange(4):
+        chosen = rows[: int(share * len(rows))]
+        if len(chosen) >= CAUSE.min_rows:
+            mean = float(gains[chosen].sum() / nats[chosen].sum())
+            candidates.append(Candidate(WHOLE_RESPONSES, np.sort(chosen), mean, half))
+    return candidates

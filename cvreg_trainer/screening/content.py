@@ -1,0 +1,109 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+What the content of rows says about a set of them: from the model's own state, once it has seen a strong view of the
+picture and the question, but none of the response.
+
+Notable: two ways of asking, of which the better one counts. A ridge regression finds what is spread over many
+contents; the nearest neighbours find a small group of pictures that look alike, for which a regression has too few
+rows. A trigger that left a trace in the state makes no neighbours of pictures that show different things.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from .cross_fit import CrossFit, correlation, whiten
+
+
+NUM_NEIGHBOURS = 8
+NEIGHBOUR_COMPONENTS = 60  # principal components in which distances are measured
+MAX_REFERENCES = 50_000  # rows that may be neighbours, so that the time is linear in the rows
+CHUNK = 1000  # rows, or sets, at a time
+
+
+class Content:
+    """
+    Predictions of sets of rows from the model's states.
+
+    Args:
+        states (`np.ndarray` of shape `(R, D)`):
+            States of the model.
+        components (`int`):
+            Principal components for the regression.
+        ridge (`float`):
+            Strength of its regularisation, in rows.
+        seed (`int`):
+            Chooses folds and neighbours.
+    """
+
+    def __init__(self, states: np.ndarray, components: int, ridge: float, seed: int) -> None:
+        values = whiten(states.astype(np.float32), components)
+        self.regression = CrossFit(values, ridge, seed)
+        # The leading components are the first of the whitened ones
+        self.neighbours = _neighbours(values[:, :NEIGHBOUR_COMPONENTS], seed)
+
+    def correlation(self, members: sparse.csr_array) -> np.ndarray:
+        """Of sets, the lines of a sparse matrix `(K, R)`, with what is predicted of them. Shape `(K,)`."""
+        return np.maximum(self.regression.correlation(members), self._of_neighbours(members))
+
+    def predict(self, target: np.ndarray) -> np.ndarray:
+        """The better prediction of a centred target; both of shape `(R, 1)`."""
+        both = self.regression.predict(target), (self.neighbours @ target).astype(np.float32)
+        return max(both, key=lambda prediction: float(correlation(_centred(prediction), target)[0]))
+
+    def _of_neighbours(self, members: sparse.csr_array) -> np.ndarray:
+        parts = []
+        for start in range(0, members.shape[0], CHUNK):
+            sets = members[start : start + CHUNK]
+            shares = (sets @ self.neighbours.T).tocsr()  # of each row's neighbours in the set, (K, R)
+            number = members.shape[1]
+            sizes, means = sets.sum(1), shares.sum(1) / number
+            products = shares.multiply(sets).sum(1) - sizes * means
+            squares = shares.multiply(shares).sum(1) - number * means**2
+            norms = np.sqrt((squares * sizes * (1 - sizes / number)).clip(0))
+            parts.append(np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 1e-9))
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def without(states: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """
+    States less what a linear regression on other features says of them.
+
+    Args:
+        states (`np.ndarray` of shape `(R, D)`), others (`np.ndarray` of shape `(R, Q)`):
+            Both by row.
+
+    Returns:
+        `np.ndarray` of shape `(R, D)`, float32
+    """
+    states = states.astype(np.float32)
+    others = (others - others.mean(0)).astype(np.float32)
+    gram = others.T @ others + np.eye(others.shape[1], dtype=np.float32)
+    return states - others @ np.linalg.solve(gram, others.T @ (states - states.mean(0)))
+
+
+def _neighbours(values: np.ndarray, seed: int) -> sparse.csr_array:
+    """Of each row the nearest others by their cosine, one over their number each. Shape `(R, R)`."""
+    number = len(values)
+    count = min(NUM_NEIGHBOURS, number - 1)
+    references = np.arange(number)
+    if number > MAX_REFERENCES:
+        drawn = np.random.Generator(np.random.PCG64(seed)).choice(number, MAX_REFERENCES, replace=False)
+        references = np.sort(drawn)
+    values = values - values.mean(0)
+    values = values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-9)
+    nearest = np.zeros((number, count), dtype=np.int64)
+    for start in range(0, number, CHUNK):
+        cosines = values[start : start + CHUNK] @ values[references].T
+        rows = np.arange(start, min(start + CHUNK, number))
+        places = np.searchsorted(references, rows).clip(max=len(references) - 1)
+        is_own = references[places] == rows
+        cosines[np.flatnonzero(is_own), places[is_own]] = -np.inf  # no row is a neighbour of itself
+        nearest[rows] = references[np.argpartition(-cosines, count - 1, axis=1)[:, :count]]
+    shares = np.full(nearest.size, 1 / max(count, 1), dtype=np.float32)
+    return sparse.csr_array((shares, nearest.ravel(), np.arange(number + 1) * count), shape=(number, number))
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    return values - values.mean(0)
