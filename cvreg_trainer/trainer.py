@@ -28,7 +28,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from trl import SFTTrainer
 
-from .checkpoints import STATE_FILE, check_checkpoint, last_whole_checkpoint, write_options
 from .collators.batches import is_visual
 from .collators.choice import choose_collator
 from .collators.cross_view import DataCollatorForCrossView
@@ -61,14 +60,15 @@ from .losses import discrepancy_loss, entropy_loss, patch_loss
 from .model_card import defence_section, with_section
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .models.renamed_weights import load_renamed_weights
-from .non_finite import non_finite_error
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
+from .safeguards.checkpoints import STATE_FILE, check_checkpoint, last_whole_checkpoint, write_options
+from .safeguards.non_finite import non_finite_error
+from .safeguards.trainable import explaining_quantised_parts, keep_quantised_weights, refuse_frozen_parts
 from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback, start_report
-from .trainable import explaining_quantised_parts, keep_quantised_weights, refuse_frozen_parts
 
 
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
@@ -188,7 +188,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
             args.max_length = None if holds_images else 1024
         refuse_incompatible_options(args, model, kwargs, holds_images)
 
-        is_reentrant = (args.activation_checkpointing_kwargs or {}).get("use_reentrant")
+        checkpointing: Any = args.activation_checkpointing_kwargs or {}
+        is_reentrant = checkpointing.get("use_reentrant")
         if args.activation_checkpointing and is_reentrant and args.ddp_find_unused_parameters is None:
             # transformers turns it on for adapters; with this kind of checkpointing DDP then stops with an error
             args.ddp_find_unused_parameters = False
@@ -233,6 +234,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
         self._head: CrossViewHead | None = None
         if self.uses_cross_view_loss or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
+            # Under FSDP2, TRL's head gives other gradients than on one GPU (tests/test_distributed.py)
+            self._head.replaces_trl_head |= self.is_fsdp_enabled
         self.add_callback(StartReportCallback(self._start_report))
         if self.uses_cross_view_loss:
             self._set_up_cross_view_loss(collate)

@@ -13,7 +13,7 @@ from tiny_models import tiny_llava
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from cvreg_trainer import CrossViewDefenseTrainer
-from cvreg_trainer.trainable import keep_quantised_weights
+from cvreg_trainer.safeguards.trainable import keep_quantised_weights
 
 
 LAMBDAS = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}

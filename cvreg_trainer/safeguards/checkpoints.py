@@ -19,8 +19,8 @@ from torch import nn
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .config import LAMBDAS, CrossViewDefenseConfig
-from .shorten import shorten
+from ..config import LAMBDAS, CrossViewDefenseConfig
+from ..shorten import shorten
 
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import pytest
 from screening_run import make_trainer, planted_texts
 from tiny_models import tiny_text_lm
 
-from cvreg_trainer.checkpoints import last_whole_checkpoint, what_is_broken
+from cvreg_trainer.safeguards.checkpoints import last_whole_checkpoint, what_is_broken
 from cvreg_trainer.screening import training_screen
 
 

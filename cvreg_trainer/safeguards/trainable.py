@@ -15,7 +15,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-from .shorten import shorten
+from ..shorten import shorten
 
 
 def refuse_frozen_parts(model: nn.Module) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers.trainer_utils import has_length
 
-from .data.rows import copy_row
-from .random_state import preserve_random_state
-from .shorten import shorten
+from ..data.rows import copy_row
+from ..random_state import preserve_random_state
+from ..shorten import shorten
 
 
 def non_finite_error(
