@@ -16,7 +16,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..config import LAMBDAS, CrossViewDefenseConfig
@@ -159,7 +158,7 @@ def check_checkpoint(folder: Path, args: CrossViewDefenseConfig, model: nn.Modul
         if name in made_with and made_with[name] != value
     ]
     if changed:
-        step = TrainerState.load_from_json(str(folder / STATE_FILE)).global_step
+        step = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["global_step"]
         raise ValueError(
             f"The checkpoint of step {step} in {folder} is that of another training: {', '.join(changed)}. Go on with "
             "what it was made with, or start the training anew."
