@@ -153,7 +153,6 @@ TABLE = [
         "models/flamingo/layers_flamingo.py",
     ),
     Foreign("transformers.trainer_utils", "PREFIX_CHECKPOINT_DIR", ATTRIBUTE, "safeguards/checkpoints.py trainer.py"),
-    Foreign("peft.tuners.tuners_utils", "BaseTuner", ATTRIBUTE, "safeguards/trainable.py"),
     Foreign(
         "transformers.trainer_utils",
         "has_length",

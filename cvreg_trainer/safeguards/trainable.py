@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from ..shorten import shorten
@@ -35,9 +34,10 @@ def refuse_frozen_parts(model: nn.Module) -> None:
         if isinstance(model, PeftModel):
             remedy = "load the adapter with `PeftModel.from_pretrained(..., is_trainable=True)`"
         raise ValueError(f"No parameter of the model trains (`requires_grad` is False for all): {remedy}.")
-    if isinstance(model, PeftModel) and isinstance(model.base_model, BaseTuner):
+    if isinstance(model, PeftModel):
         for adapter in model.active_adapters:
-            _refuse_names_without_a_part(model, adapter)
+            if not model.peft_config[adapter].is_prompt_learning:
+                _refuse_names_without_a_part(model, adapter)
 
 
 def _refuse_names_without_a_part(model: PeftModel, adapter: str) -> None:
