@@ -31,7 +31,8 @@ from trl import SFTTrainer
 from .collators.batches import is_visual
 from .collators.choice import choose_collator
 from .collators.cross_view import DataCollatorForCrossView
-from .collators.seeded_views import holds_pixels
+from .collators.seeded_views import has_image, holds_pixels
+from .collators.with_an_image import DataCollatorWithAnImage
 from .config import CrossViewDefenseConfig, as_cross_view_config
 from .data.adapting import (
     adapt_dataset,
@@ -61,6 +62,9 @@ from .models import flamingo  # noqa: F401  registers Flamingo with the Auto cla
 from .models.renamed_weights import load_renamed_weights
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
+from .safeguards.checkpoints import STATE_FILE, check_checkpoint, last_whole_checkpoint, write_options
+from .safeguards.non_finite import non_finite_error
+from .safeguards.trainable import explaining_quantised_parts, keep_quantised_weights, refuse_frozen_parts
 from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
@@ -131,6 +135,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
     # Brings data sets into the form of TRL's collators; None with a collator of the user's own
     _adapt: Callable[[Any, str], Any] | None = None
     _head_is_checked = False
+    # Only for engines that shard the model
+    _row_with_image: Any = None
     # Denominators of the optimiser step under way, and the terms since the last log
     _window_counts: _Counts | None = None
     _term_sums: torch.Tensor | None = None
@@ -182,12 +188,17 @@ class CrossViewDefenseTrainer(SFTTrainer):
             args.max_length = None if holds_images else 1024
         refuse_incompatible_options(args, model, kwargs, holds_images)
 
+        checkpointing: Any = args.activation_checkpointing_kwargs or {}
+        is_reentrant = checkpointing.get("use_reentrant")
+        if args.activation_checkpointing and is_reentrant and args.ddp_find_unused_parameters is None:
+            # transformers turns it on for adapters; with this kind of checkpointing DDP then stops with an error
+            args.ddp_find_unused_parameters = False
         is_torch = is_torch_dataset(train_dataset)
         if is_torch:
             # Its rows are ready for the collator: there are no columns to prepare or remove
             args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}  # type: ignore[dict-item]
             args.remove_unused_columns = False
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), explaining_quantised_parts():
             # PEFT reads it, and no user can change that
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             super().__init__(
@@ -202,6 +213,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if is_torch:
             self.train_dataset = train_dataset
 
+        keep_quantised_weights(self.model)
         base_model: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._is_encoder_decoder = is_encoder_decoder(base_model.config)
         self._image_token_ids = find_image_token_ids(base_model.config, self.processing_class)
@@ -214,25 +226,33 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 holds_images = True
                 refuse_incompatible_options(args, model, kwargs, holds_images)
 
+        collate = self.data_collator
+        if self._adapt is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            self._row_with_image = next(filter(has_image, first_rows(self.rows_for_collator(), 1000)), None)
+            self.data_collator = self._with_an_image(collate)
         self.uses_cross_view_loss = args.uses_cross_view_loss and holds_images
         self._head: CrossViewHead | None = None
         if self.uses_cross_view_loss or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
+            # Under FSDP2, TRL's head gives other gradients than on one GPU (tests/test_distributed.py)
+            self._head.replaces_trl_head |= self.is_fsdp_enabled
         self.add_callback(StartReportCallback(self._start_report))
         if self.uses_cross_view_loss:
-            self._set_up_cross_view_loss()
+            self._set_up_cross_view_loss(collate)
         self._screen: TrainingScreen | None = None
         if args.is_screened:
             self._set_up_screening()
 
-    def _set_up_cross_view_loss(self) -> None:
+    def _with_an_image(self, collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+        """A collator whose batches have an image, where processes would otherwise wait for each other."""
+        return collate if self._row_with_image is None else DataCollatorWithAnImage(collate, self._row_with_image)
+
+    def _set_up_cross_view_loss(self, collate: Callable[[list[Any]], Any]) -> None:
         args = self.args
         # The loss is normalised over the whole accumulation window, whatever the model's class says
         self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
         perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
-        self._cross_view_collator = DataCollatorForCrossView(
-            self.data_collator, perturbation, args.seed, self._image_token_ids
-        )
+        self._cross_view_collator = DataCollatorForCrossView(collate, perturbation, args.seed, self._image_token_ids)
 
     def _set_up_screening(self) -> None:
         self._screen = TrainingScreen(self)
@@ -274,6 +294,14 @@ class CrossViewDefenseTrainer(SFTTrainer):
                 '`images`, or into the content of its messages as {"type": "image", "image": ...}.'
             )
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        refuse_frozen_parts(self.model)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole_checkpoint(str(self.args.output_dir))
+        if resume_from_checkpoint:
+            check_checkpoint(Path(str(resume_from_checkpoint)), self.args, self.model)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
@@ -300,7 +328,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        collator = self._cross_view_collator if self.uses_cross_view_loss else self.data_collator
+        collator = self.data_collator
+        if self.uses_cross_view_loss:
+            collator = self._with_an_image(self._cross_view_collator)
         if self._screen is not None:
             collator = self._screen.wrap(collator)
         inner, self.data_collator = self.data_collator, collator
@@ -317,8 +347,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
         return super()._run_epoch(model, epoch, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self._load_renamed_weights(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._load_renamed_weights(resume_from_checkpoint):
+            return
+        dtypes = {name: parameter.dtype for name, parameter in self.model.named_parameters()}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, parameter in self.model.named_parameters():
+            # PEFT loads adapters in float32, also those that TRL trains in bfloat16 (on quantised models)
+            parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
 
     def _load_best_model(self) -> None:
         if not self._load_renamed_weights(self.state.best_model_checkpoint):
@@ -330,10 +365,15 @@ class CrossViewDefenseTrainer(SFTTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # First, since what transformers writes last says that a checkpoint is whole
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            # What another run may have left there is not whole any more
+            (folder / STATE_FILE).unlink(missing_ok=True)
+            write_options(folder, self.args, self.model)
+            if self._screen is not None:
+                self._screen.save(folder)
         super()._save_checkpoint(model, trial)
-        if self._screen is not None and self.args.should_save:
-            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self._screen.save(Path(self._get_output_dir(trial=trial)) / folder)
 
     def _load_renamed_weights(self, folder: str | None) -> bool:
         is_plain = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or is_peft_model(self.model))
@@ -369,9 +409,14 @@ class CrossViewDefenseTrainer(SFTTrainer):
         for name in SCREENING_KEYS:
             inputs.pop(name, None)
         if not (self.uses_cross_view_loss and self.model.training):
-            return super().compute_loss(
+            given = dict(inputs)
+            result = super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
+            loss = result[0] if return_outputs else result
+            if self._screen is not None and self.model.training and not torch.isfinite(loss):
+                raise non_finite_error(self, given, {"loss": loss}, self._log_probs_of_rows(given))
+            return result
         counts, is_step = self._window_counts, num_items_in_batch is not None
         if not is_step or counts is None:
             # Called on its own, outside a training step: the batch is the global batch
@@ -397,10 +442,22 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # A term without a weight is logged but takes no part: 0 times an infinity would
             if weight > 0:
                 loss = loss + scale * weight * term
+        if not torch.isfinite(loss):
+            # A term without a weight takes no part here either
+            parts = zip(TERMS, (task_loss, *terms), (1.0, *weights), strict=True)
+            per_row = output.feature_distance + output.log_probs.sum(1)
+            raise non_finite_error(self, inputs, {name: value for name, value, weight in parts if weight}, per_row)
         if is_step:
             sums = torch.stack([task_loss, *terms]).detach()
             self._term_sums = sums if self._term_sums is None else self._term_sums + sums
         return (loss, output) if return_outputs else loss
+
+    def _log_probs_of_rows(self, inputs: dict[str, Any]) -> torch.Tensor | None:
+        """The sum over each row's tokens, once more; `None` where other processes would have to take part."""
+        if self.accelerator.num_processes > 1:
+            return None
+        with torch.no_grad():
+            return self.model(**inputs, single_view=True).log_probs.sum(1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training and self._term_sums is not None:

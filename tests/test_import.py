@@ -24,7 +24,7 @@ LAYERS = (
     {"losses", "perturbations", "metrics", "head", "models", "data"},
     {"collators", "attacks", "screening"},
     {"config", "evaluation"},
-    {"incompatible", "model_card", "start_report", "callbacks"},
+    {"incompatible", "model_card", "start_report", "safeguards", "callbacks"},
     {"trainer"},
     {"lab"},
     {"report"},

@@ -152,9 +152,12 @@ TABLE = [
         "(*args, **kwargs)",
         "models/flamingo/layers_flamingo.py",
     ),
-    Foreign("transformers.trainer_utils", "PREFIX_CHECKPOINT_DIR", ATTRIBUTE, "trainer.py"),
+    Foreign("transformers.trainer_utils", "PREFIX_CHECKPOINT_DIR", ATTRIBUTE, "safeguards/checkpoints.py trainer.py"),
     Foreign(
-        "transformers.trainer_utils", "has_length", "(dataset)", f"{SCORING} screening/training_screen.py trainer.py"
+        "transformers.trainer_utils",
+        "has_length",
+        "(dataset)",
+        f"safeguards/non_finite.py {SCORING} screening/training_screen.py trainer.py",
     ),
     Foreign(
         "transformers.utils",

@@ -4,7 +4,7 @@ messages, missing in some rows, or given by path or bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from datasets import Dataset, Image, IterableDataset, LargeList, List, Value
 from transformers import ProcessorMixin
 
 from .broken_rows import naming_rows
-from .row_checks import PLACEHOLDER, check_columns, check_rows, first_rows, text_rows
+from .row_checks import PLACEHOLDER, check_columns, check_row, check_rows, first_rows, text_rows
 from .row_images import content_parts, images_of_columns, is_image_part, lift_images
 from .rows import CONVERSATIONS, IMAGE_COLUMNS, find_images
 
@@ -131,7 +131,8 @@ def adapt_dataset(
         check_columns(list(rows[0]), source)
     check_rows(text_rows(dataset) if is_plain else rows, source, {PLACEHOLDER, *image_tokens})
     if are_named or (is_plain and _is_unusual(dataset, open_images)):
-        return _lift(dataset, open_images)
+        # Of what is not Arrow's, texts are looked at when a row is read
+        return _lift(dataset, open_images, None if is_plain else (PLACEHOLDER, *image_tokens))
     return dataset
 
 
@@ -171,25 +172,34 @@ def _is_unusual_row(row: Mapping[str, Any], open_images: bool) -> bool:
     return _names_images(row) or any(image is None or isinstance(image, (bytes, Mapping, *kinds)) for image in images)
 
 
-def _lift(dataset: Any, open_images: bool) -> Any:
+def _lift(dataset: Any, open_images: bool, checked_tokens: Collection[str] | None) -> Any:
+    lift = partial(_check_and_lift, open_images=open_images, checked_tokens=checked_tokens)
     if isinstance(dataset, IterableDataset):
-        return dataset.map(partial(lift_images, open_columns=open_images))
+        return dataset.map(lift)
     if is_torch_dataset(dataset):
-        return LiftedDataset(dataset, open_images)
+        return LiftedDataset(dataset, lift)
     given = dataset.format
     before = given["format_kwargs"].get("transform") if given["type"] == "custom" else None
     return dataset.with_transform(
-        partial(_lift_batch, before=before, open_images=open_images),
+        partial(_lift_batch, before=before, lift=lift),
         columns=given["columns"] if before is not None else None,
         output_all_columns=given["output_all_columns"],
     )
 
 
-def _lift_batch(batch: dict[str, list[Any]], before: Any, open_images: bool) -> dict[str, list[Any]]:
+def _check_and_lift(
+    row: Mapping[str, Any], open_images: bool, checked_tokens: Collection[str] | None
+) -> dict[str, Any]:
+    if checked_tokens is not None:
+        check_row(row, checked_tokens)
+    return lift_images(row, open_columns=open_images)
+
+
+def _lift_batch(batch: dict[str, list[Any]], before: Any, lift: Callable[[Any], Any]) -> dict[str, list[Any]]:
     """Rows of a batch with their images lifted, after the transform that the data set came with."""
     batch = batch if before is None else before(batch)
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    rows = [lift_images(row, open_columns=open_images) for row in rows]
+    rows = [lift(row) for row in rows]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -200,19 +210,19 @@ class LiftedDataset(torch.utils.data.Dataset):
     Args:
         dataset (`torch.utils.data.Dataset`):
             Map-style data set of mappings.
-        open_images (`bool`):
-            Whether paths in the image columns are opened.
+        lift (`Callable[[Mapping[str, Any]], dict[str, Any]]`):
+            What makes such a row of one of the data set's.
     """
 
-    def __init__(self, dataset: Any, open_images: bool) -> None:
+    def __init__(self, dataset: Any, lift: Callable[[Any], dict[str, Any]]) -> None:
         self.dataset = dataset
-        self.open_images = open_images
+        self.lift = lift
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return lift_images(self.dataset[index], open_columns=self.open_images)
+        return self.lift(self.dataset[index])
 
 
 def refuse_images_without_a_place(rows: Sequence[Any], processor: Any, error: Exception) -> None:

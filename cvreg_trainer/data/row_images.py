@@ -18,6 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from ..shorten import shorten
@@ -96,9 +97,17 @@ def open_image(source: Any) -> Any:
     if isinstance(source, (list, tuple)):
         raise RowError(f"an image is given as a list, {shorten(source)}; give each image once, not in lists of lists")
     if not isinstance(source, (str, PurePath)):
+        _refuse_what_is_not_finite(source)
         return source
     with reading_image(f"the image {shorten(str(source))}"):
         return ImageOps.exif_transpose(load_image(_locate(str(source)))).convert("RGB")
+
+
+def _refuse_what_is_not_finite(image: Any) -> None:
+    is_float = image.mode == "F" if isinstance(image, Image.Image) else "float" in str(getattr(image, "dtype", ""))
+    # In float32, as NumPy has no bfloat16
+    if is_float and not np.isfinite(np.asarray(image.float() if hasattr(image, "float") else image)).all():
+        raise RowError("its image has pixels that are not finite numbers")
 
 
 def load_image(file: Any) -> Image.Image:

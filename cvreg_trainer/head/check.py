@@ -28,10 +28,6 @@ def check_cross_view_head(model: nn.Module, inputs: dict[str, Any]) -> None:
         `ValueError`: if the two losses differ, with both numbers.
     """
     model.eval()
-    for module in model.modules():
-        # On some CPUs bitsandbytes repacks 4-bit weights in evaluation mode, and cannot train with them afterwards
-        if type(module).__name__ == "Linear4bit":
-            module.training = True
     base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     labels = inputs["labels"]
     # Image tokens can have ids outside the head's vocabulary (Mllama), which the model's own loss does not take

@@ -110,7 +110,8 @@ class DataCollatorForScreening:
         is_empty = not kept
         kept = kept or [0]
         batch = self._collate([rows[place] for place in kept], [digests[place] for place in kept])
-        if "labels" not in batch or len(batch["labels"]) != len(kept):
+        # One more row: an image without labels, see `DataCollatorWithAnImage`
+        if "labels" not in batch or len(batch["labels"]) - len(kept) not in (0, 1):
             raise ValueError(
                 f"The data collator made no `labels` with one row for each of its {len(kept)} rows, which screening "
                 "needs in order to leave rows out. Return them from the data collator, or set `screening='off'`."
@@ -129,7 +130,8 @@ class DataCollatorForScreening:
             for row, digest, is_here in zip(rows, digests, in_row, strict=True)
         ]
         batch = dict(self.inner(views))
-        if all(in_row) or not holds_pixels(batch):
+        has_added_row = len(batch.get("labels", ())) > len(rows)
+        if all(in_row) or not holds_pixels(batch) or has_added_row:
             return batch
         if any(in_row) and not _is_by_row(batch, len(rows)):
             return batch  # patches of the rows with an image; the others have none
@@ -261,6 +263,8 @@ def finds_images_in_rows(inner: Callable[[list[Any]], Any], rows: Sequence[Any],
         digest = row_digest(row)
         with preserve_random_state():
             batch = dict(inner([copy_row(row)]))
+        if len(batch.get("labels", ())) > 1:
+            continue  # of a row without an image: the one that `DataCollatorWithAnImage` added has one
         visual = [key for key, value in batch.items() if is_visual(key, value)]
         if visual and has_image(row):
             with preserve_random_state():
@@ -280,6 +284,7 @@ def finds_images_in_rows(inner: Callable[[list[Any]], Any], rows: Sequence[Any],
 
 def silence_rows(batch: dict[str, Any], is_silent: torch.Tensor) -> None:
     """Take some rows of a batch out of the loss, in place: out of the labels, and out of the rows with two views."""
+    is_silent = torch.nn.functional.pad(is_silent, (0, len(batch["labels"]) - len(is_silent)), value=True)
     batch["labels"] = batch["labels"].masked_fill(is_silent.unsqueeze(1), -100)
     if "has_image" in batch:
         batch["has_image"] = batch["has_image"] & ~is_silent

@@ -149,20 +149,21 @@ def _scored(trainer: Any, loader: Any, task: str, keeps_states: bool) -> Iterato
         row_ids, _, row_values = (batch.pop(name, None) for name in SCREENING_KEYS)
         inputs = trainer._prepare_inputs(dict(batch))
         outputs = trainer.model_wrapped(**inputs, use_cache=False, single_view=True)
-        mask = outputs.label_mask
-        targets = inputs["labels"][:, -mask.shape[1] :].to(mask.device)
+        number = len(row_ids)  # without the row that `DataCollatorWithAnImage` may have added
+        mask = outputs.label_mask[:number]
+        targets = inputs["labels"][:number, -mask.shape[1] :].to(mask.device)
         values = {
             "labels": targets.masked_fill(~mask, -100),
-            "nll": -outputs.log_probs.float(),
-            "entropy": outputs.entropy.float(),
-            "top1": outputs.top1,
+            "nll": -outputs.log_probs[:number].float(),
+            "entropy": outputs.entropy[:number].float(),
+            "top1": outputs.top1[:number],
         }
         padded = {
             name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)
             for name, value in values.items()
         }
         if keeps_states and outputs.first_state is not None:
-            row_values = project_states(outputs.first_state).half()
+            row_values = project_states(outputs.first_state[:number]).half()
         if row_values is not None:
             padded["row_values"] = row_values.to(mask.device)
         gathered = accelerator.gather_for_metrics({**padded, "row_id": row_ids.to(mask.device)})

@@ -279,5 +279,17 @@ def test_llava_without_screening_trains_as_the_stock_trainer(tmp_path):
     assert logged(ours, "eval_loss") == logged(stock, "eval_loss")
 
 
+def test_llava_in_four_bits_is_screened_and_saves_an_adapter(tmp_path):
+    output = run(EXAMPLES / "train_llava_qlora.py", "--tiny", f"--output_dir={tmp_path}", "--lambda_patch=0.01")
+    losses = logged(output, "task_loss")
+    assert len(losses) >= 4 and losses[-1] < losses[0]
+    _, num_rows, _ = audited(output, tmp_path)
+    assert num_rows == 285
+    assert PeftConfig.from_pretrained(tmp_path).r == 64
+    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.pad_token == "<pad>"
+    body = undone(EXAMPLES / "train_llava_qlora.py")
+    assert "CrossView" not in body and "audit" not in body and "SFTTrainer(" in body
+
+
 def test_data_is_asked_for(tmp_path):
     assert "--data is required" in run(EXAMPLES / "train_llava.py", "--output_dir", str(tmp_path), ok=False)

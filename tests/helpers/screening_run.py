@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     "logging_steps": 1,
     "disable_tqdm": True,
 }
-TRAINER_ARGUMENTS = ("data_collator", "eval_dataset", "peft_config", "compute_loss_func")
+TRAINER_ARGUMENTS = ("data_collator", "eval_dataset", "peft_config", "quantization_config", "compute_loss_func")
 
 
 def planted_rows(num_rows: int = NUM_ROWS, planted: Collection[int] = PLANTED) -> Dataset:

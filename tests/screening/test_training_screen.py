@@ -124,6 +124,10 @@ def test_what_a_checkpoint_holds(run: Any) -> None:
 def test_a_checkpoint_written_without_screening_is_refused(tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
     make_trainer(tmp_path, screening="off", **settings).train()
+    with pytest.raises(ValueError, match="step 1 .* another training: `screening` was 'off' and is 'drop'"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    # As SFTTrainer writes them
+    (tmp_path / "checkpoint-1" / "cross_view_defense.json").unlink()
     with pytest.raises(ValueError, match="checkpoint of step 1 was written without screening"):
         make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
