@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NUM_SUMMARISED = 5
+ROWS_PER_GROUP = 50_000  # of the file: what is converted at a time, so that a million rows need no second million
 _METADATA_KEY = b"cvreg_trainer.audit"
+_TOKEN = ("piece", "surprise")
 _COLUMNS = {
     "rank": pa.int64(),
     "row": pa.int64(),
@@ -41,7 +43,9 @@ _COLUMNS = {
     "prompt": pa.string(),
     "response": pa.string(),
     "source": pa.string(),
-    "tokens": pa.list_(pa.struct({"piece": pa.string(), "surprise": pa.float64()})),
+    "loss_base_model": pa.float64(),
+    "loss_after_warmup": pa.float64(),
+    "tokens": pa.list_(pa.struct(list(zip(_TOKEN, (pa.string(), pa.float64()), strict=True)))),
 }
 
 
@@ -162,23 +166,34 @@ class Audit:
         Args:
             path (`str` or `Path`):
                 File to write, with columns `rank` (from 1), `row`, `suspicion`, `is_flagged`, `reason`, `prompt`,
-                `response`, `source`, one for each score, and `tokens` (a list of `piece` and `surprise`).
+                `response`, `source`, `loss_base_model` and `loss_after_warmup` (the per-sample losses), one for each
+                score, and `tokens` (a list of `piece` and `surprise`).
         """
-        ranking = self.ranking
-        columns: dict[str, pa.Array] = {"rank": pa.array(range(1, len(ranking) + 1), pa.int64())}
-        for name, kind in list(_COLUMNS.items())[1:-1]:
-            columns[name] = pa.array([getattr(finding, name) for finding in ranking], kind)
-        for name in self.score_names:
-            columns[name] = pa.array([finding.scores[name] for finding in ranking], pa.float64())
-        tokens = [[{"piece": piece, "surprise": nats} for piece, nats in finding.tokens] for finding in ranking]
-        columns["tokens"] = pa.array(tokens, _COLUMNS["tokens"])
         rest = {
             "words": [asdict(word) for word in self.words],
             "settings": self.settings,
             "score_names": self.score_names,
         }
-        table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: _to_json(rest)})
-        pq.write_table(table, path, compression="zstd")
+        kinds = list(_COLUMNS.items())
+        kinds[-1:] = [*((name, pa.float64()) for name in self.score_names), kinds[-1]]
+        schema = pa.schema(kinds, metadata={_METADATA_KEY: _to_json(rest)})
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for start in range(0, len(self), ROWS_PER_GROUP):
+                group = self.ranking[start : start + ROWS_PER_GROUP]
+                writer.write_table(pa.Table.from_arrays(self._columns(group, start + 1), schema=schema))
+
+    def _columns(self, group: Sequence[RowFinding], first_rank: int) -> list[pa.Array]:
+        """Some rows of the ranking as the columns of the file."""
+        columns = [pa.array(range(first_rank, first_rank + len(group)), pa.int64())]
+        for name, kind in list(_COLUMNS.items())[1:-1]:
+            columns.append(pa.array([getattr(finding, name) for finding in group], kind))
+        for name in self.score_names:
+            columns.append(pa.array([finding.scores[name] for finding in group], pa.float64()))
+        pieces = [piece for finding in group for piece, _ in finding.tokens]
+        nats = [float(nats) for finding in group for _, nats in finding.tokens]
+        tokens = pa.StructArray.from_arrays([pa.array(pieces, pa.string()), pa.array(nats, pa.float64())], _TOKEN)
+        offsets = np.cumsum([0, *(len(finding.tokens) for finding in group)], dtype=np.int32)
+        return [*columns, pa.ListArray.from_arrays(pa.array(offsets), tokens)]
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Audit:
@@ -188,16 +203,17 @@ class Audit:
         Raises:
             `ValueError`: if the file is a parquet file of another kind.
         """
-        table = pq.read_table(path)
-        metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
+        table = pq.ParquetFile(path)
+        metadata = (table.schema_arrow.metadata or {}).get(_METADATA_KEY)
         if metadata is None:
             raise ValueError(f"{path} is a parquet file, but no audit: it was not written by `Audit.to_parquet`.")
         rest = json.loads(metadata)
         names = rest["score_names"]
-        # Audits of earlier versions have no sources
-        fields = [name for name in _COLUMNS if name not in ("rank", "tokens") and name in table.column_names]
+        # Audits of earlier versions have neither sources nor losses
+        given = table.schema_arrow.names
+        fields = [name for name in _COLUMNS if name not in ("rank", "tokens") and name in given]
         rows = []
-        for line in table.to_pylist():
+        for line in (line for batch in table.iter_batches(ROWS_PER_GROUP) for line in batch.to_pylist()):
             tokens = tuple((token["piece"], token["surprise"]) for token in line["tokens"])
             scores = {name: line[name] for name in names}
             rows.append(RowFinding(**{name: line[name] for name in fields}, tokens=tokens, scores=scores))
@@ -241,6 +257,34 @@ class Audit:
         flagged = np.array([finding.is_flagged for finding in self.rows], dtype=bool)
         return ranking_quality(suspicion, flagged, np.array(self.labels_by_row(labels), dtype=bool))
 
+    def decide(self, path: str | Path) -> Audit:
+        """
+        The audit with a person's verdicts in the place of the screening's, without another training.
+
+        Rows that are decided on, or that hold a word to drop, are kept or flagged; a word to keep clears the flagged
+        rows that hold no other flagged word. A training with `screening_decisions` goes further: it tests all rows anew
+        without the evidence against the words to keep.
+
+        Args:
+            path (`str` or `Path`):
+                File of decisions that has been filled in.
+
+        Raises:
+            `OSError` or `ValueError`: if it cannot be read, or was made on other rows.
+
+        Example:
+
+        ```python
+        >>> audit = Audit.from_parquet("audit/audit.parquet").decide("audit/decisions.csv")
+        >>> dataset = dataset.select(audit.kept_rows)
+        ```
+        """
+        from .decisions import read_decisions
+
+        decisions = read_decisions(path)
+        settings = {**self.settings, "screening_decisions": str(path)}
+        return Audit(decisions.judge(self.rows, self.words), self.words, settings)
+
     def to_decisions(self, path: str | Path) -> None:
         """
         Write a table of the listed words and the flagged rows as CSV, for a person to fill in `keep` or `drop` under
@@ -273,8 +317,9 @@ def _comparable(finding: RowFinding) -> tuple[Any, ...]:
     """What makes a row equal to another; NaN is not equal to itself, so it becomes None."""
     scores = {name: None if math.isnan(value) else value for name, value in finding.scores.items()}
     tokens = [(piece, None if math.isnan(nats) else nats) for piece, nats in finding.tokens]
+    losses = [None if math.isnan(loss) else loss for loss in (finding.loss_base_model, finding.loss_after_warmup)]
     texts = (finding.reason, finding.prompt, finding.response, finding.source)
-    return finding.row, finding.suspicion, finding.is_flagged, texts, tokens, scores
+    return finding.row, finding.suspicion, finding.is_flagged, texts, losses, tokens, scores
 
 
 def _to_json(value: Any) -> str:

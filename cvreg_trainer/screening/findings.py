@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,11 @@ class RowFinding:
             The scores that the suspicion is made of, by name; NaN where a row has none.
         source (`str`, *optional*, defaults to `""`):
             Where the row comes from, if the data have a column for it.
+        loss_base_model (`float`, *optional*, defaults to NaN):
+            Per-sample loss: mean negative log-likelihood of the response's tokens in nats, before the training, with
+            the row's images as they are. NaN for a row without supervised tokens.
+        loss_after_warmup (`float`, *optional*, defaults to NaN):
+            The same at the end of the warm-up, with strongly perturbed images.
     """
 
     row: int
@@ -67,3 +73,5 @@ class RowFinding:
     tokens: tuple[tuple[str, float], ...]
     scores: Mapping[str, float]
     source: str = ""
+    loss_base_model: float = math.nan
+    loss_after_warmup: float = math.nan

@@ -306,7 +306,7 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if the rows have not been screened yet.
         """
-        if self.screen is None or self.warm is None:
+        if self.screen is None or self.base is None or self.warm is None:
             raise ValueError(
                 "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up."
             )
@@ -320,7 +320,7 @@ class TrainingScreen(TrainerCallback):
             "screening_decisions": args.screening_decisions,
             "rule": RULE.to_dict() if self.other is None else CAUSE.to_dict(),
         }
-        return make_audit(self.screen, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
+        return make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
 
     def _capacity(self) -> int:
         return self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)
