@@ -25,8 +25,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export",
         help="write the rows that an audit keeps, for other training tools",
-        description="Write the rows that an audit keeps as LLaMA-Factory, ms-swift, LLaVA, Axolotl or Unsloth read them, "
-        "or as they are in one parquet file (TRL). Images that are files stay where they are.",
+        description="Write the rows that an audit keeps as LLaMA-Factory, ms-swift, LLaVA, Axolotl or Unsloth read "
+        "them, or as they are in one parquet file (TRL). Images that are files stay where they are.",
     )
     add_data_options(parser, "; what was audited")
     parser.add_argument("--audit", type=Path, required=True, help="folder that cvreg audit or trainer.audit() wrote")
@@ -85,6 +85,6 @@ def _check_same_rows(options: argparse.Namespace, audit: Audit, dataset: Dataset
         prompt = prompt_of(row)
         if finding.prompt and finding.prompt != prompt:
             raise ValueError(
-                f"Row {finding.row} of --data {options.data} asks {shorten(prompt)}, in --audit {options.audit} it asks "
-                f"{shorten(finding.prompt)}. {advice}"
+                f"Row {finding.row} of --data {options.data} asks {shorten(prompt)}, in --audit {options.audit} it "
+                f"asks {shorten(finding.prompt)}. {advice}"
             )

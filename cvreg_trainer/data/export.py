@@ -10,8 +10,8 @@ axolotl        train.jsonl     {"messages": [{"role", "content": [{"type", "path
 unsloth        train.parquet   `messages` as for Axolotl, but for the paths, and `images`
 parquet        train.parquet   the rows as they are, with their images; for TRL and this package
 
-Notable: no image is decoded, so nothing changes in a picture. Those that the data name as files stay where they are and
-are named by their absolute paths; those that are stored in the data become files of the folder `images`.
+Notable: no image is decoded, so nothing changes in a picture. Those that the data name as files stay where they are
+and are named by their absolute paths; those that are stored in the data become files of the folder `images`.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def _messages(row: Mapping[str, Any], column: str) -> list[Any]:
     turns = row.get(column)
     if isinstance(turns, str):
         raise RowError(
-            f"its `{column}` is plain text, written for one family of models, for which other tools have no place; use "
-            "parquet"
+            f"its `{column}` is plain text, written for one family of models, for which other tools have no place; "
+            "use parquet"
         )
     return turns or []
 

@@ -262,8 +262,8 @@ class Audit:
         The audit with a person's verdicts in the place of the screening's, without another training.
 
         Rows that are decided on, or that hold a word to drop, are kept or flagged; a word to keep clears the flagged
-        rows that hold no other flagged word. A training with `screening_decisions` goes further: it tests all rows anew
-        without the evidence against the words to keep.
+        rows that hold no other flagged word. A training with `screening_decisions` goes further: it tests all rows
+        anew without the evidence against the words to keep.
 
         Args:
             path (`str` or `Path`):

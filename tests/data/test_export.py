@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Kept rows as other tools read them: their documented fields, every text and every byte of an image, and the errors."""
+"""Kept rows as other tools read them: the documented fields, every text, every byte of an image, and the errors."""
 
 import io
 import json
