@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import audit, demo, evaluate, export, poison, sft
+from .commands import audit, demo, evaluate, export, poison, report, sft
 
 
-COMMANDS = (sft, audit, export, poison, evaluate, demo)
+COMMANDS = (sft, audit, export, poison, evaluate, report, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

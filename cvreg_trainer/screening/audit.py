@@ -1,9 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What the screening found, row by row: ranked, kept in a file, compared with the truth, shown to a person.
-
-Notable: the parquet file is the whole audit. What does not belong to a row (the words, the settings) travels as JSON
-in the file's metadata, so that any reader of parquet sees one plain table.
-"""
+"""What the screening found, row by row: ranked, kept in a file, compared with the truth, shown to a person."""
 
 from __future__ import annotations
 
@@ -11,16 +7,13 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..shorten import shorten
+from .audit_file import COLUMNS, read_audit, to_json, write_audit
 from .audit_quality import ranking_quality
 from .findings import RowFinding, WordFinding
 
@@ -31,22 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NUM_SUMMARISED = 5
-ROWS_PER_GROUP = 50_000  # of the file: what is converted at a time, so that a million rows need no second million
-_METADATA_KEY = b"cvreg_trainer.audit"
-_TOKEN = ("piece", "surprise")
-_COLUMNS = {
-    "rank": pa.int64(),
-    "row": pa.int64(),
-    "suspicion": pa.float64(),
-    "is_flagged": pa.bool_(),
-    "reason": pa.string(),
-    "prompt": pa.string(),
-    "response": pa.string(),
-    "source": pa.string(),
-    "loss_base_model": pa.float64(),
-    "loss_after_warmup": pa.float64(),
-    "tokens": pa.list_(pa.struct(list(zip(_TOKEN, (pa.string(), pa.float64()), strict=True)))),
-}
 
 
 class Audit:
@@ -84,12 +61,12 @@ class Audit:
         self.rows = tuple(sorted(rows, key=lambda finding: finding.row))
         self.words = tuple(words)
         # As they will be read back: tuples become lists
-        self.settings: dict[str, Any] = json.loads(_to_json(dict(settings)))
+        self.settings: dict[str, Any] = json.loads(to_json(dict(settings)))
         self.score_names = tuple(self.rows[0].scores) if self.rows else ()
         self._check()
 
     def _check(self) -> None:
-        taken = [name for name in self.score_names if name in _COLUMNS]
+        taken = [name for name in self.score_names if name in COLUMNS]
         if taken:
             raise ValueError(f"A score is called {taken[0]!r}, which is a column of the audit; give it another name.")
         previous = None
@@ -169,31 +146,7 @@ class Audit:
                 `response`, `source`, `loss_base_model` and `loss_after_warmup` (the per-sample losses), one for each
                 score, and `tokens` (a list of `piece` and `surprise`).
         """
-        rest = {
-            "words": [asdict(word) for word in self.words],
-            "settings": self.settings,
-            "score_names": self.score_names,
-        }
-        kinds = list(_COLUMNS.items())
-        kinds[-1:] = [*((name, pa.float64()) for name in self.score_names), kinds[-1]]
-        schema = pa.schema(kinds, metadata={_METADATA_KEY: _to_json(rest)})
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for start in range(0, len(self), ROWS_PER_GROUP):
-                group = self.ranking[start : start + ROWS_PER_GROUP]
-                writer.write_table(pa.Table.from_arrays(self._columns(group, start + 1), schema=schema))
-
-    def _columns(self, group: Sequence[RowFinding], first_rank: int) -> list[pa.Array]:
-        """Some rows of the ranking as the columns of the file."""
-        columns = [pa.array(range(first_rank, first_rank + len(group)), pa.int64())]
-        for name, kind in list(_COLUMNS.items())[1:-1]:
-            columns.append(pa.array([getattr(finding, name) for finding in group], kind))
-        for name in self.score_names:
-            columns.append(pa.array([finding.scores[name] for finding in group], pa.float64()))
-        pieces = [piece for finding in group for piece, _ in finding.tokens]
-        nats = [float(nats) for finding in group for _, nats in finding.tokens]
-        tokens = pa.StructArray.from_arrays([pa.array(pieces, pa.string()), pa.array(nats, pa.float64())], _TOKEN)
-        offsets = np.cumsum([0, *(len(finding.tokens) for finding in group)], dtype=np.int32)
-        return [*columns, pa.ListArray.from_arrays(pa.array(offsets), tokens)]
+        write_audit(path, self.ranking, self.words, self.settings, self.score_names)
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Audit:
@@ -203,21 +156,7 @@ class Audit:
         Raises:
             `ValueError`: if the file is a parquet file of another kind.
         """
-        table = pq.ParquetFile(path)
-        metadata = (table.schema_arrow.metadata or {}).get(_METADATA_KEY)
-        if metadata is None:
-            raise ValueError(f"{path} is a parquet file, but no audit: it was not written by `Audit.to_parquet`.")
-        rest = json.loads(metadata)
-        names = rest["score_names"]
-        # Audits of earlier versions have neither sources nor losses
-        given = table.schema_arrow.names
-        fields = [name for name in _COLUMNS if name not in ("rank", "tokens") and name in given]
-        rows = []
-        for line in (line for batch in table.iter_batches(ROWS_PER_GROUP) for line in batch.to_pylist()):
-            tokens = tuple((token["piece"], token["surprise"]) for token in line["tokens"])
-            scores = {name: line[name] for name in names}
-            rows.append(RowFinding(**{name: line[name] for name in fields}, tokens=tokens, scores=scores))
-        return cls(rows, [WordFinding(**word) for word in rest["words"]], rest["settings"])
+        return cls(*read_audit(path))
 
     def labels_by_row(self, labels: Sequence[bool]) -> list[bool]:
         """
@@ -320,16 +259,3 @@ def _comparable(finding: RowFinding) -> tuple[Any, ...]:
     losses = [None if math.isnan(loss) else loss for loss in (finding.loss_base_model, finding.loss_after_warmup)]
     texts = (finding.reason, finding.prompt, finding.response, finding.source)
     return finding.row, finding.suspicion, finding.is_flagged, texts, losses, tokens, scores
-
-
-def _to_json(value: Any) -> str:
-    """JSON, with the numbers of numpy as plain ones."""
-
-    def plain(number: Any) -> Any:
-        if isinstance(number, np.generic):
-            return number.item()
-        raise TypeError(
-            f"{shorten(number)} of type {type(number).__name__} cannot be kept with an audit; pass a JSON value."
-        )
-
-    return json.dumps(value, default=plain)

@@ -3,9 +3,9 @@
 
 import difflib
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,15 @@ def test_its_outputs_are_there_and_none_is_an_error() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_it_runs_and_shows_what_it_says(tmp_path: Path) -> None:
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     script = "\n".join([*SOURCES, RESULTS])
-    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert time.monotonic() - start < 180
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Of one core, whatever else the machine is doing
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
     line = next(line for line in run.stdout.splitlines() if line.startswith("RESULTS"))
     undefended, defended, found, flagged, poisoned, kept = json.loads(line.removeprefix("RESULTS"))
     assert undefended[0] == 0 and undefended[1] > 0.5

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cvreg_trainer.screening import audit as audit_module
+from cvreg_trainer.screening import audit_file
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
 
 
@@ -104,7 +104,7 @@ def test_audits_differ_by_any_of_their_parts():
 def test_a_large_audit_is_written_in_groups(tmp_path, monkeypatch):
     audit, _ = random_audit(50)
     audit.to_parquet(tmp_path / "one.parquet")
-    monkeypatch.setattr(audit_module, "ROWS_PER_GROUP", 7)
+    monkeypatch.setattr(audit_file, "ROWS_PER_GROUP", 7)
     audit.to_parquet(tmp_path / "many.parquet")
     assert pq.ParquetFile(tmp_path / "many.parquet").num_row_groups == 8
     one, many = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("one", "many"))
