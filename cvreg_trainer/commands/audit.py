@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix=".audit-", dir=options.output_dir.parent) as unfinished:
             trainer = make_trainer(options, config, dataset)
             console.quiet = not trainer.is_world_process_zero()
-            audit = _screen(options, trainer, console)
+            audit = _screen(options, trainer)
             if trainer.is_world_process_zero():
                 _write(options, audit, dataset, labels, Path(unfinished))
                 _report(options, audit, labels, console)
@@ -161,13 +161,12 @@ def _split_labels(options: argparse.Namespace, dataset: Dataset) -> tuple[list[b
     return [bool(value) for value in values], dataset.remove_columns(name)
 
 
-def _screen(options: argparse.Namespace, trainer: Any, console: Any) -> Audit:
+def _screen(options: argparse.Namespace, trainer: Any) -> Audit:
     from ..screening import Audit
     from ..screening.stop_after_screening import StopAfterScreening
 
-    with console.status("Looking at some of the rows with the base model") as status:
-        trainer.add_callback(StopAfterScreening(trainer._screen, status.update))
-        trainer.train()
+    trainer.add_callback(StopAfterScreening(trainer._screen))
+    trainer.train()
     audit = trainer.audit()
     return Audit(audit.rows, audit.words, {**_settings(options), **audit.settings})
 

@@ -130,7 +130,15 @@ def test_the_model_itself_can_be_trained(scenes: Path, tmp_path: Path, capsys: p
     rows.save_to_disk(tmp_path / "rows")
     model = hashlib.sha256((BASE_MODEL_PATH / "model.safetensors").read_bytes()).hexdigest()
     assert main(command(tmp_path / "rows", tmp_path / "out", "--lora_rank", 0)) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    output = capsys.readouterr()
+    said = " ".join(output.out.split())
+    # A bar for the pass before the warm-up, for the warm-up and for the pass after it, and none for a whole training
+    bars = re.findall(r"([A-Z][-' a-z]+):\s+0%[^\r]*\?(step|batch)/s", output.err)
+    screening = [bar for bar in bars if bar[0].startswith(("Screening", "Warm"))]
+    assert screening == [
+        ("Screening by the base model", "batch"), ("Warm-up", "step"), ("Screening by the warmed-up model", "batch")
+    ]  # fmt: skip
+    assert "/20" not in output.err
     table = Audit.from_parquet(tmp_path / "out" / "audit.parquet")
     assert table.settings["learning_rate"] == 0.002
     assert f"{NUM_ROWS} rows, {len(table.flagged_rows)} flagged" in said
