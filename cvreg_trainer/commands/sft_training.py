@@ -99,13 +99,14 @@ def run(
     if trainer.is_world_process_zero():
         write_options(training_args)
     trainer.accelerator.print(f"The model is in {training_args.output_dir}.")
+    if training_args.push_to_hub:
+        # Before there is an audit: its rows are the data, which nobody asked to publish
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+        trainer.accelerator.print(f"The model is on the hub as {trainer.hub_model_id}.")
     if training_args.is_screened:
         folder = Path(str(training_args.output_dir)) / "audit"
         trainer.accelerator.print(trainer.audit(folder).summary())
         trainer.accelerator.print(f"Look at {folder / 'audit.html'} before you trust the model.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-        trainer.accelerator.print(f"The model is on the hub as {trainer.hub_model_id}.")
     trainer.end()
 
 

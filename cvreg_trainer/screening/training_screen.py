@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from .._version import __version__
@@ -242,7 +242,10 @@ class TrainingScreen(TrainerCallback):
             )
         if self._has_enough_rows:
             self.other = look(keeps="others")
-        return self._cut()
+        screen = self._cut()
+        # Past SFTTrainer's own method, which would take the step's metrics along
+        Trainer.log(self.trainer, {"screened_rows": len(self.warm), "flagged_rows": int(screen.is_flagged.sum())})
+        return screen
 
     @property
     def _has_enough_rows(self) -> bool:

@@ -51,5 +51,5 @@ def test_it_runs_and_shows_what_it_says(tmp_path: Path) -> None:
     undefended, defended, found, flagged, poisoned, kept = json.loads(line.removeprefix("RESULTS"))
     assert undefended[0] == 0 and undefended[1] > 0.5
     assert defended == [0, 0]
-    assert found == poisoned == 64 and flagged < 1.5 * found and kept == 800 - flagged
+    assert found == poisoned == 80 and flagged < 1.5 * found and kept == 1000 - flagged
     assert (tmp_path / "audit" / "audit.html").is_file()

@@ -116,6 +116,18 @@ def test_the_audit_has_the_loss_of_each_row_before_the_training_and_after_the_wa
     assert max(abs(one - two) for one, two in zip(before, after, strict=True)) > 0.5
 
 
+def test_what_trackers_are_told_has_names_to_rely_on(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, lambda_patch=0.01, lambda_discrepancy=0.1, lambda_entropy=0.1)
+    trainer.train()
+    trains = [set(log) for log in trainer.state.log_history if "loss" in log]
+    usual = {"loss", "grad_norm", "learning_rate", "entropy", "mean_token_accuracy", "num_tokens", "epoch", "step"}
+    assert len(trains) >= 2 * CUT - 1  # less what was left out
+    assert all(names == usual | {"task_loss", "patch_loss", "discrepancy_loss", "entropy_loss"} for names in trains)
+    [cut] = [log for log in trainer.state.log_history if "flagged_rows" in log]
+    flagged = len(flagged_rows(trainer))
+    assert flagged > 0 and cut == {"screened_rows": NUM_ROWS, "flagged_rows": flagged, "epoch": 1.0, "step": CUT}
+
+
 def test_the_scoring_pass_does_not_disturb_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any
 ) -> None:
