@@ -189,6 +189,7 @@ def test_what_does_not_fit_is_named_with_its_row(tmp_path: Path) -> None:
     refused("Row 0: it has a message by 'tool'", messages=[[*user, {"role": "tool", "content": "b"}]])
     two = to_messages(Dataset.from_dict({"image": ["a.png"], "messages": [user]}))
     refused("Row 0: its image cannot be read", image=[b"no picture"], messages=[user])
+    refused("Row 0: its image is the address 'https://a.b/c.png'", image=["https://a.b/c.png"], messages=[user])
     refused("'csv' is unknown; use one of llamafactory, ms-swift", form="csv", messages=[user])
     places = [[{"role": "user", "content": [{"type": "image", "text": None}, {"type": "image", "text": None}]}]]
     refused("Row 0: it has 2 places for images and 1 images", messages=places, image=[encoded("red", "PNG")])
