@@ -5,11 +5,12 @@ from .contact_sheet import draw_contact_sheet
 from .pictures import draw_examples
 from .provenance import describe_environment
 from .run_page import write_run_page
-from .runs import read_run, write_examples, write_options
+from .runs import Run, read_run, write_examples, write_options
 from .tables import results_table
 
 
 __all__ = [
+    "Run",
     "describe_environment",
     "draw_contact_sheet",
     "draw_examples",

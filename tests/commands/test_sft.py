@@ -17,6 +17,7 @@ from trl.scripts import sft as trl_sft
 
 from cvreg_trainer.commands.sft import _without
 from cvreg_trainer.commands.sft_training import load_splits, make_parser, run
+from cvreg_trainer.report import read_run
 
 
 QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
@@ -109,6 +110,10 @@ def test_llava_data_and_every_defence_from_a_yaml(
     assert "of 16 rows" in printed and str(tmp_path / "out" / "audit" / "audit.html") in printed
     assert "'eval_loss'" in printed and "'discrepancy_loss'" in printed
     assert "data:image/jpeg" in (tmp_path / "out" / "audit" / "audit.html").read_text()
+    # What `cvreg report` takes
+    left = read_run(tmp_path / "out")
+    assert len(left.curve("discrepancy_loss")) == 4 and len(left.curve("eval_loss")) == 1
+    assert left.options["lambda_discrepancy"] == 0.25 and left.audit.num_rows == 16
     assert isinstance(AutoModelForImageTextToText.from_pretrained(tmp_path / "out"), PreTrainedModel)
 
 
