@@ -243,9 +243,15 @@ class TrainingScreen(TrainerCallback):
         if self._has_enough_rows:
             self.other = look(keeps="others")
         screen = self._cut()
-        # Past SFTTrainer's own method, which would take the step's metrics along
-        Trainer.log(self.trainer, {"screened_rows": len(self.warm), "flagged_rows": int(screen.is_flagged.sum())})
+        self._log(screened_rows=len(self.warm), flagged_rows=int(screen.is_flagged.sum()))
         return screen
+
+    def _log(self, **numbers: float) -> None:
+        control = self.trainer.control
+        should_log = control.should_log
+        # Past SFTTrainer's own method, which would take the step's metrics along
+        Trainer.log(self.trainer, numbers)
+        control.should_log = should_log  # the step's own log is still to come
 
     @property
     def _has_enough_rows(self) -> bool:
