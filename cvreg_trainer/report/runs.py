@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.rows import prompt_of
-from ..screening.audit_file import AuditOverview, read_overview
+from ..screening.audit_file import read_overview
+from ..screening.findings import Overview
 from ..screening.page.thumbnails import make_thumbnails
 from ..shorten import shorten
 
@@ -63,7 +64,7 @@ class Run:
             By kind of images, such as `clean` and `triggered`: see [`score_captions`].
         examples (`list[Example]`):
             Some answers.
-        audit ([`AuditOverview`], *optional*):
+        audit ([`Overview`], *optional*):
             What the screening found.
     """
 
@@ -73,7 +74,7 @@ class Run:
     options: dict[str, Any]
     scores: dict[str, dict[str, Any]]
     examples: list[Example]
-    audit: AuditOverview | None
+    audit: Overview | None
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """Step and value of what was logged under a name, as far as it is finite."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..shorten import shorten
-from .findings import RowFinding, WordFinding
+from .findings import Overview, RowFinding, WordFinding
 
 
 ROWS_PER_GROUP = 50_000  # what is converted at a time, so that a million rows need no second million
@@ -39,16 +39,6 @@ COLUMNS = {
     "loss_after_warmup": pa.float64(),
     "tokens": pa.list_(pa.struct(list(zip(_TOKEN, (pa.string(), pa.float64()), strict=True)))),
 }
-
-
-@dataclass(frozen=True)
-class AuditOverview:
-    """The numbers and words of an audit, read without its rows."""
-
-    num_rows: int
-    num_flagged: int
-    words: tuple[WordFinding, ...]
-    settings: dict[str, Any]
 
 
 def write_audit(
@@ -120,7 +110,7 @@ def _rows(table: pq.ParquetFile, score_names: Sequence[str]) -> Iterator[RowFind
             yield RowFinding(**{name: line[name] for name in fields}, tokens=tokens, scores=scores)
 
 
-def read_overview(path: str | Path) -> AuditOverview:
+def read_overview(path: str | Path) -> Overview:
     """
     What an audit says of all rows together, which is quick for any number of them.
 
@@ -134,7 +124,7 @@ def read_overview(path: str | Path) -> AuditOverview:
     table, rest = _open(path)
     flagged = table.read(["is_flagged"])["is_flagged"]
     words = tuple(WordFinding(**word) for word in rest["words"])
-    return AuditOverview(len(flagged), pc.sum(flagged).as_py() or 0, words, rest["settings"])
+    return Overview(len(flagged), pc.sum(flagged).as_py() or 0, words)
 
 
 def _open(path: str | Path) -> tuple[pq.ParquetFile, dict[str, Any]]:

@@ -75,3 +75,22 @@ class RowFinding:
     source: str = ""
     loss_base_model: float = math.nan
     loss_after_warmup: float = math.nan
+
+
+@dataclass(frozen=True)
+class Overview:
+    """
+    What a screening says of all rows together.
+
+    Args:
+        num_rows (`int`):
+            Number of rows.
+        num_flagged (`int`):
+            Number of flagged rows.
+        words (`tuple[WordFinding, ...]`):
+            The suspicious words, in the order to show them in.
+    """
+
+    num_rows: int
+    num_flagged: int
+    words: tuple[WordFinding, ...]
