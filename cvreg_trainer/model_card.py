@@ -43,8 +43,8 @@ def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, sc
         done = "left out" if args.screening == "drop" else "trained on all the same"
         lines += [
             f"Screened with `screening={args.screening!r}`, seed {args.seed}: {flagged:,} of {rows:,} training "
-            f"rows ({flagged / max(rows, 1):.1%}) were flagged as suspicious and {done}. A flag is a reason to look, not "
-            "a verdict.",
+            f"rows ({flagged / max(rows, 1):.1%}) were flagged as suspicious and {done}. A flag is a reason to look, "
+            "not a verdict.",
             "",
         ]
         words = [word for word in screen.words if word.is_flagged][:MAX_WORDS]
