@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..pages import render
-from ..screening.findings import WordFinding
+from ..screening.findings import flagged_by_reason
 from . import curves as charts
 from .runs import Run
 
@@ -80,7 +80,7 @@ def write_run_page(runs: Sequence[Run], path: str | Path, title: str | None = No
         charts=charts,
         audit_links=[_audit_link(run, Path(path)) for run in runs],
         num_reasons=NUM_REASONS,
-        reasons=_reasons,
+        flagged_by_reason=flagged_by_reason,
         differing=_differing(runs),
         in_words=_in_words,
         examples=_examples(runs),
@@ -115,15 +115,6 @@ def _audit_link(run: Run, path: Path) -> str | None:
     if not page.is_file():
         return None
     return quote(Path(os.path.relpath(page.resolve(), path.resolve().parent)).as_posix())
-
-
-def _reasons(words: Sequence[WordFinding]) -> list[tuple[str, list[str]]]:
-    """The reasons for which words are flagged, each with its words."""
-    found: dict[str, list[str]] = {}
-    for word in words:
-        if word.is_flagged:
-            found.setdefault(word.reason, []).append(word.word.strip())
-    return list(found.items())
 
 
 def _differing(runs: Sequence[Run]) -> dict[str, list[Any]]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -75,6 +75,15 @@ class RowFinding:
     source: str = ""
     loss_base_model: float = math.nan
     loss_after_warmup: float = math.nan
+
+
+def flagged_by_reason(words: Iterable[WordFinding]) -> dict[str, list[WordFinding]]:
+    """The flagged words by what is said of them: the words of one cause share it."""
+    found: dict[str, list[WordFinding]] = {}
+    for word in words:
+        if word.is_flagged:
+            found.setdefault(word.reason, []).append(word)
+    return found
 
 
 @dataclass(frozen=True)

@@ -157,13 +157,15 @@ def test_the_summary_names_words_and_tells_the_terminal_nothing(
         RowFinding(row, float(row < 3), row < 3, "", "what ?", "a cat", (("a", 0.0), (" cat", 1.0)), {"nll": 1.0})
         for row in range(10)
     ]
-    words = [WordFinding(f"[red]w{number}\x1b]0;x\x07", 3, 2.0, True, "'why'") for number in range(12)]
+    words = [WordFinding(f"[red]w{number}\x1b]0;x\x07", 3, 2.0, True, f"'why' {number // 2}") for number in range(24)]
     options = argparse.Namespace(output_dir=tmp_path / "[bold]")
     found = Audit(rows, [*words, WordFinding("fine", 3, 0.1, False, "")], {})
     audit._report(options, found, [row < 2 for row in range(10)], Console(width=100))
     said = capsys.readouterr().out
-    assert "10 rows, 3 flagged (30.0%)" in said and "and 2 more in audit.html" in said and "fine" not in said
-    assert "[red]w0\ufffd]0;x\ufffd" in said and "[red]w9" in said and "[red]w10" not in said
+    assert "10 rows, 3 flagged (30.0%)" in said and "and 2 more reasons in audit.html" in said and "fine" not in said
+    assert "[red]w0\ufffd]0;x\ufffd" in said and "[red]w19" in said and "[red]w20" not in said
+    # Words of one cause stand together
+    assert said.count("'why'") == 10
     assert "2 poisoned rows; AUROC 0.938, poisoned rows flagged 1.000, clean rows flagged 0.125" in said
     assert f"{tmp_path}/[bold]/audit.html" in said
 
