@@ -33,7 +33,7 @@ def dataset(tmp_path: Path) -> Dataset:
     """One image, a row to leave out, no image, two of another format with a text between them, and a file."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a file.png").write_bytes(encoded("green", "PNG"))
-    images = [[{"bytes": image, "path": None} for image in STORED[row]] for row in range(4)]
+    images = [[{"bytes": image, "path": "../../evil.sh"} for image in STORED[row]] for row in range(4)]
     images.append([{"bytes": None, "path": str(tmp_path / "data" / "a file.png")}])
     turns = [
         [("user", ["*", "What is this?"]), ("assistant", ["A ring."])],
@@ -91,7 +91,9 @@ def test_messages_with_images_beside_them(form: str, dataset: Dataset, tmp_path:
     assert all(Path(name).is_absolute() for names in images for name in names)
     # Files of the user are not copied
     assert images[-1] == [str(tmp_path / "data" / "a file.png")]
-    assert sorted(file.suffix for file in (tmp_path / "out" / "images").iterdir()) == [".jpg", ".jpg", ".png"]
+    # Others are named by the row, whatever they call themselves
+    names = sorted(file.name for file in (tmp_path / "out" / "images").iterdir())
+    assert names == ["00000000.png", "00000003-0.jpg", "00000003-1.jpg"]
     if form == "ms-swift":
         assert path.name == "train.jsonl" and "images" not in records[1]
         return
