@@ -142,6 +142,7 @@ class CaptionEvaluationCallback(TrainerCallback):
             self.trainer.processing_class,
             rows,
             add_special_tokens=not self._trains_without_special_tokens(),
+            show_progress=self.trainer.is_world_process_zero() and not self.trainer.args.disable_tqdm,
             **self.generation,
         )
         return gather_object(captions)[: len(sample)]

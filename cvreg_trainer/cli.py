@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import audit, demo, evaluate, poison, sft
+from .commands import audit, completion, demo, evaluate, export, poison, report, sft
 
 
-COMMANDS = (sft, audit, poison, evaluate, demo)
+COMMANDS = (sft, audit, export, poison, evaluate, report, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"cvreg_trainer {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
+    parser.add_argument(
+        "--completion", choices=completion.SHELLS, help="print the shell's completion of this command, and exit"
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="command")
     for command in COMMANDS:
         command.add_parser(subparsers)
@@ -29,10 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.rest = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command is None:
+    if options.command is None and options.completion is None:
         parser.print_help(sys.stderr)
         return 2
     try:
+        if options.completion is not None:
+            print(completion.script(parser, subparsers, options.completion))
+            return 0
         options.run(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"cvreg {options.command}: {error}", file=sys.stderr)

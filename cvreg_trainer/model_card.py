@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from .config import CrossViewDefenseConfig
-from .screening.audit import Audit
+from .screening.screen import Screen
 
 
 HEADING = "## Backdoor defence"
@@ -15,7 +15,7 @@ MAX_WORDS = 10
 MAX_LENGTH = 120  # characters of a word or reason
 
 
-def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, audit: Audit | None) -> str:
+def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, screen: Screen | None) -> str:
     """
     What a reader of the model card should know about the defence.
 
@@ -24,7 +24,7 @@ def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, au
             Configuration of the training.
         uses_cross_view_loss (`bool`):
             Whether the paper's terms were part of the loss.
-        audit ([`Audit`], *optional*):
+        screen ([`Screen`], *optional*):
             Result of the screening, if there is one.
 
     Returns:
@@ -38,16 +38,16 @@ def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, au
             f"`lambda_entropy={args.lambda_entropy:g}`, `entropy_threshold={args.entropy_threshold:g}`.",
             "",
         ]
-    if audit is not None:
-        flagged = len(audit.flagged_rows)
-        share = flagged / len(audit) if len(audit) else 0.0
+    if screen is not None:
+        flagged, rows = int(screen.is_flagged.sum()), len(screen.is_flagged)
         done = "left out" if args.screening == "drop" else "trained on all the same"
         lines += [
-            f"Screened with `screening={args.screening!r}`, seed {args.seed}: {flagged:,} of {len(audit):,} training "
-            f"rows ({share:.1%}) were flagged as suspicious and {done}. A flag is a reason to look, not a verdict.",
+            f"Screened with `screening={args.screening!r}`, seed {args.seed}: {flagged:,} of {rows:,} training "
+            f"rows ({flagged / max(rows, 1):.1%}) were flagged as suspicious and {done}. A flag is a reason to look, "
+            "not a verdict.",
             "",
         ]
-        words = [word for word in audit.words if word.is_flagged][:MAX_WORDS]
+        words = [word for word in screen.words if word.is_flagged][:MAX_WORDS]
         if words:
             lines += ["| word | rows | reason |", "| --- | ---: | --- |"]
             lines += [f"| {_code(word.word)} | {word.num_rows:,} | {_code(word.reason)} |" for word in words]

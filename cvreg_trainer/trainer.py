@@ -472,9 +472,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            audit = self._screen.audit() if self._screen is not None and self._screen.screen is not None else None
+            screen = None if self._screen is None else self._screen.screen
             path = Path(str(self.args.output_dir)) / "README.md"
-            section = defence_section(self.args, self.uses_cross_view_loss, audit)
+            section = defence_section(self.args, self.uses_cross_view_loss, screen)
             path.write_text(with_section(path.read_text(encoding="utf-8"), section), encoding="utf-8")
 
     def audit(self, output_dir: str | Path | None = None, labels: Sequence[bool] | None = None) -> Audit:

@@ -26,7 +26,7 @@ _LINK = re.compile(r"\]\(([^()#\s:]+)(#[^()\s]*)?\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files of the repository that are pages, or that pages link to."""
     wanted = set(PAGES)
-    for source in (*(ROOT / "docs").glob("*.md"), *(ROOT / page for page in PAGES)):
+    for source in (*(ROOT / "docs").rglob("*.md"), *(ROOT / page for page in PAGES)):
         for link in _LINK.finditer(source.read_text(encoding="utf-8")):
             target = (source.parent / link[1]).resolve()
             if target.is_file() and not target.is_relative_to(ROOT / "docs"):

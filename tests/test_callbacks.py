@@ -212,6 +212,7 @@ def test_every_process_gets_all_captions_in_order(size: int, monkeypatch: pytest
         trainer: Any = SimpleNamespace(
             accelerator=accelerator, model=None, processing_class=None, data_collator=None, eval_dataset=rows
         )
+        trainer.args, trainer.is_world_process_zero = SimpleNamespace(disable_tqdm=False), lambda: True
         callback = CaptionEvaluationCallback(trainer)
         callback._generate(callback.clean)
     assert len({len(share) for share in shares}) == 1

@@ -20,7 +20,7 @@ HEAVY = {"accelerate", "datasets", "peft", "torch", "transformers", "trl"}
 # From the bottom up: a part may import those of its own layer and of lower ones, and no two files may import each
 # other, not even for a type annotation or inside a function.
 LAYERS = (
-    {"_version", "extras", "random_state", "shorten"},
+    {"_version", "extras", "pages", "random_state", "shorten"},
     {"losses", "perturbations", "metrics", "head", "models", "data"},
     {"collators", "attacks", "screening"},
     {"config", "evaluation"},
@@ -31,7 +31,7 @@ LAYERS = (
     {"commands", "cli"},
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-LIGHT = {"_version", "extras", "random_state", "shorten", "attacks", "losses", "metrics", "perturbations"}
+LIGHT = {"_version", "extras", "pages", "random_state", "shorten", "attacks", "losses", "metrics", "perturbations"}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

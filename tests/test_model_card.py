@@ -2,18 +2,19 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
 from cvreg_trainer import CrossViewDefenseConfig
 from cvreg_trainer.model_card import HEADING, defence_section, with_section
-from cvreg_trainer.screening import Audit
-from cvreg_trainer.screening.findings import RowFinding, WordFinding
+from cvreg_trainer.screening.findings import WordFinding
+from cvreg_trainer.screening.screen import Screen
 
 
-def make_audit(*words: str) -> Audit:
-    rows = [RowFinding(row, 2.0 - row, row < 1, "reason", "What?", "a cat", (("a cat", 0.1),), {}) for row in range(4)]
-    return Audit(rows, [WordFinding(word, 5, 2.0, True, f"{word!r} stays unexplained") for word in words], {})
+def found(*words: str) -> Screen:
+    findings = [WordFinding(word, 5, 2.0, True, f"{word!r} stays unexplained") for word in words]
+    return Screen({}, np.zeros(4), np.array([True, False, False, False]), False, [""] * 4, findings)
 
 
 def config(tmp_path: Path, **options: object) -> CrossViewDefenseConfig:
@@ -22,7 +23,7 @@ def config(tmp_path: Path, **options: object) -> CrossViewDefenseConfig:
 
 def test_it_names_the_values_and_what_was_left_out(tmp_path: Path) -> None:
     args = config(tmp_path, lambda_patch=0.25, screening="drop", seed=3)
-    section = defence_section(args, True, make_audit("banana"))
+    section = defence_section(args, True, found("banana"))
     assert "`lambda_patch=0.25`" in section and "seed 3: 1 of 4 training rows (25.0%)" in section
     assert "| ` banana ` | 5 | ` 'banana' stays unexplained ` |" in section.splitlines()
 
@@ -35,7 +36,7 @@ def test_without_a_defence_it_says_so(tmp_path: Path) -> None:
     "word", ["a`b``c", "x|y", "<script>alert(1)</script>", "line\n# Heading", "](https://example.com)", "\u202eabc"]
 )
 def test_words_of_the_data_stay_inside_their_code_span(word: str, tmp_path: Path) -> None:
-    section = defence_section(config(tmp_path, screening="drop"), False, make_audit(word))
+    section = defence_section(config(tmp_path, screening="drop"), False, found(word))
     html = MarkdownIt("commonmark").enable("table").render(section)
     [body] = re.findall("<tbody>(.*)</tbody>", html, flags=re.DOTALL)
     assert body.count("<tr>") == 1 and body.count("<code>") == 2 and body.count("<td") == 3

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 TABLE, PAGE, KEPT = "audit.parquet", "audit.html", "kept_rows.json"
 DECISIONS = "decisions.csv"
 KNOWN_LABELS = "is_poisoned"  # as `cvreg poison` calls it
-NUM_WORDS = 10
+NUM_REASONS = 10
+MAX_NAMES = 200  # characters of the words of one reason
 
 
 def add_parser(subparsers: Any) -> None:
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix=".audit-", dir=options.output_dir.parent) as unfinished:
             trainer = make_trainer(options, config, dataset)
             console.quiet = not trainer.is_world_process_zero()
-            audit = _screen(options, trainer, console)
+            audit = _screen(options, trainer)
             if trainer.is_world_process_zero():
                 _write(options, audit, dataset, labels, Path(unfinished))
                 _report(options, audit, labels, console)
@@ -161,13 +162,12 @@ def _split_labels(options: argparse.Namespace, dataset: Dataset) -> tuple[list[b
     return [bool(value) for value in values], dataset.remove_columns(name)
 
 
-def _screen(options: argparse.Namespace, trainer: Any, console: Any) -> Audit:
+def _screen(options: argparse.Namespace, trainer: Any) -> Audit:
     from ..screening import Audit
     from ..screening.stop_after_screening import StopAfterScreening
 
-    with console.status("Looking at some of the rows with the base model") as status:
-        trainer.add_callback(StopAfterScreening(trainer._screen, status.update))
-        trainer.train()
+    trainer.add_callback(StopAfterScreening(trainer._screen))
+    trainer.train()
     audit = trainer.audit()
     return Audit(audit.rows, audit.words, {**_settings(options), **audit.settings})
 
@@ -189,18 +189,26 @@ def _report(options: argparse.Namespace, audit: Audit, labels: list[bool] | None
     from rich.table import Table
     from rich.text import Text
 
-    flagged, words = len(audit.flagged_rows), [word for word in audit.words if word.is_flagged]
+    from ..screening.findings import flagged_by_reason
+
+    flagged, found = len(audit.flagged_rows), flagged_by_reason(audit.words)
     console.print(f"{len(audit):,} rows, {flagged:,} flagged ({flagged / len(audit):.1%})")
-    if words:
+    if found:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("flagged word", overflow="fold")
+        table.add_column("flagged words", overflow="fold")
         table.add_column("rows", justify="right")
         table.add_column("why")
-        for word in words[:NUM_WORDS]:
-            table.add_row(Text(_printable(word.word)), f"{word.num_rows:,}", Text(_printable(word.reason)))
+        for reason, words in list(found.items())[:NUM_REASONS]:
+            names = ", ".join(_printable(word.word.strip()) for word in words)
+            rows = max(word.num_rows for word in words)
+            table.add_row(
+                Text(names if len(names) <= MAX_NAMES else f"{names[:MAX_NAMES]}..."),
+                f"{rows:,}",
+                Text(_printable(reason)),
+            )
         console.print(table)
-        if len(words) > NUM_WORDS:
-            console.print(f"and {len(words) - NUM_WORDS} more in {PAGE}")
+        if len(found) > NUM_REASONS:
+            console.print(f"and {len(found) - NUM_REASONS} more reasons in {PAGE}")
     if labels is not None:
         quality = audit.evaluate(labels)
         shares = {"AUROC": "auroc", "poisoned rows flagged": "flag_recall", "clean rows flagged": "clean_lost"}

@@ -51,13 +51,12 @@ def training_arguments(options: argparse.Namespace, folder: str) -> Any:
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
-        disable_tqdm=True,
     )
 
 
 def make_trainer(options: argparse.Namespace, config: Any, dataset: Dataset) -> Any:
     """The model of `--model`, with adapters or without, in a [`CrossViewDefenseTrainer`]."""
-    from transformers import PrinterCallback
+    from transformers import ProgressCallback
 
     from ..start_report import StartReportCallback
     from ..trainer import CrossViewDefenseTrainer
@@ -73,8 +72,8 @@ def make_trainer(options: argparse.Namespace, config: Any, dataset: Dataset) -> 
     trainer = CrossViewDefenseTrainer(
         model=model, args=config, train_dataset=dataset, processing_class=processor, peft_config=adapters
     )
-    # This is no training to report on
-    trainer.remove_callback(PrinterCallback)
+    # This is no training to report on, nor one that runs to its end
+    trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(StartReportCallback)
     return trainer
 

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
 
 def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
     """
-    Run the demo; writes `results.json`, `examples.png`, the data and the two models.
+    Run the demo; writes `results.json`, `examples.png`, `report.html`, the data and the three models.
 
     Args:
         experiment ([`Experiment`]):
@@ -72,7 +72,7 @@ def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
     with from_extra("report"):
         from rich.console import Console
 
-    from ..report import describe_environment, results_table
+    from ..report import describe_environment, read_run, results_table, write_run_page
 
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,10 +108,11 @@ def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
     (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     console.print()
     console.print(results_table(results, title=f"{experiment.test_rows} test images, clean and triggered"))
+    write_run_page([read_run(folder / name) for name in runs], folder / "report.html", f"Demo: {', '.join(runs)}")
     folders = ", ".join(f"{name}/" for name in runs)
     console.print(
         f"Everything is in {folder}/: results.json, examples.png, data/, {folders}, and in screened/audit/audit.html "
-        "what the screening found",
+        f"what the screening found. All of it on one page: [bold]{folder / 'report.html'}[/]",
         soft_wrap=True,
     )
     return report
@@ -140,8 +141,32 @@ def _send_result(sender: Any, function: Any, arguments: tuple[Any, ...]) -> None
 def _run_experiment(experiment: Experiment, folder: Path, name: str) -> dict[str, Any]:
     from datasets import load_from_disk
 
+    from ..report import write_examples, write_options
+
     splits = {split.name: load_from_disk(split) for split in (folder / "data").iterdir()}
-    return experiment.run(splits, folder / name)
+    trainer = experiment.make_trainer(splits["train"], folder / name)
+    trainer.train()
+    result = experiment.evaluate(trainer, splits)
+    trainer.save_state()
+    write_options(trainer.args)
+    evaluation = folder / name / "evaluation"
+    evaluation.mkdir(exist_ok=True)
+    (evaluation / "results.json").write_text(json.dumps({"scores": _scores_by_view(result)}, indent=2) + "\n")
+    views = {"clean": splits["test"], "triggered": splits["test_triggered"]}
+    references = {view: rows["references"] for view, rows in views.items()}
+    write_examples(evaluation / "examples.json", views, result["captions"], references)
+    return result
+
+
+def _scores_by_view(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The scores as `cvreg evaluate` writes them."""
+    scores: dict[str, dict[str, Any]] = {}
+    for view, rate in (("clean", "false_alarm_rate"), ("triggered", "asr")):
+        names = {"bleu4": f"{view}_bleu4", "cider": f"{view}_cider", "asr": rate}
+        scores[view] = {
+            f"{name}{part}": result[f"{source}{part}"] for name, source in names.items() for part in ("", "_interval")
+        }
+    return scores
 
 
 def _draw(experiment: Experiment, folder: Path, captions: dict[str, dict[str, list[str]]]) -> None:

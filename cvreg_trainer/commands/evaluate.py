@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Predict what is missing, then score; writes `predictions.*.jsonl` and `results.json`."""
+    """Predict what is missing, then score; writes `predictions.*.jsonl`, `results.json` and `examples.json`."""
     import torch
     from accelerate import PartialState
 
@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> None:
     from ..data.broken_rows import naming_rows
     from ..data.row_checks import check_rows, text_rows
     from ..data.rows import references_of
+    from ..report import write_examples
 
     for name in ("batch_size", "max_new_tokens", "num_beams"):
         if getattr(options, name) < 1:
@@ -95,6 +96,7 @@ def run(options: argparse.Namespace) -> None:
     if state.is_main_process:
         results = _score(options, answers, references, payload)
         (options.output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        write_examples(options.output_dir / "examples.json", views, answers, references)
         Console().print(_table(options, results["scores"]))
     state.wait_for_everyone()
 

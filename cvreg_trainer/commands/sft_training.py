@@ -29,6 +29,7 @@ from trl import (
 
 from ..config import CrossViewDefenseConfig
 from ..data import open_dataset, to_messages
+from ..report.runs import write_options
 from ..trainer import CrossViewDefenseTrainer
 
 
@@ -94,14 +95,18 @@ def run(
     )
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model(training_args.output_dir)
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        write_options(training_args)
     trainer.accelerator.print(f"The model is in {training_args.output_dir}.")
+    if training_args.push_to_hub:
+        # Before there is an audit: its rows are the data, which nobody asked to publish
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+        trainer.accelerator.print(f"The model is on the hub as {trainer.hub_model_id}.")
     if training_args.is_screened:
         folder = Path(str(training_args.output_dir)) / "audit"
         trainer.accelerator.print(trainer.audit(folder).summary())
         trainer.accelerator.print(f"Look at {folder / 'audit.html'} before you trust the model.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-        trainer.accelerator.print(f"The model is on the hub as {trainer.hub_model_id}.")
     trainer.end()
 
 

@@ -3,6 +3,7 @@
 
 from .coco import load_coco
 from .easy_vqa import load_easy_vqa
+from .export import export_rows
 from .flickr30k import load_flickr30k
 from .formats import mark_poisoned, to_messages
 from .ladd import load_ladd
@@ -11,6 +12,7 @@ from .sources import open_dataset
 
 
 __all__ = [
+    "export_rows",
     "format_row",
     "load_coco",
     "load_easy_vqa",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from ..data.row_images import lift_images
 from ..head import is_encoder_decoder
@@ -27,6 +28,7 @@ def generate_captions(
     num_beams: int = 1,
     prompt: str | Sequence[Mapping[str, Any]] | None = None,
     add_special_tokens: bool = True,
+    show_progress: bool = False,
 ) -> list[str]:
     """
     Generate one caption per row, greedily or with beams.
@@ -51,6 +53,8 @@ def generate_captions(
             Takes the place of every row's own prompt. A string becomes a user turn where the row is a conversation.
         add_special_tokens (`bool`, *optional*, defaults to `True`):
             Whether string prompts get the tokenizer's BOS or EOS. TRL's vision collator trains without them.
+        show_progress (`bool`, *optional*, defaults to `False`):
+            Whether to draw a progress bar.
 
     Returns:
         `list[str]`: the captions in the order of the rows, without prompt, special tokens and outer white space.
@@ -68,7 +72,8 @@ def generate_captions(
     """
     captions: list[str] = []
     with _inference_mode(model):
-        for start in range(0, len(rows), batch_size):
+        starts = range(0, len(rows), batch_size)
+        for start in tqdm(starts, desc="Generating", unit="batch", leave=False, disable=not show_progress):
             batch = [_as_prompt(rows[i], processor, prompt) for i in range(start, min(start + batch_size, len(rows)))]
             texts = [""] * len(batch)
             # Processors such as BLIP-2's give image tokens to every text of a batch or to none.

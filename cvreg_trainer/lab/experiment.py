@@ -231,6 +231,7 @@ class Experiment:
         model: Any = trainer.model
         options: dict[str, Any] = {"keyword": self.keyword, "payload": self.make_payload(), "batch_size": 50}
         options |= {"max_new_tokens": self.max_new_tokens, "metrics": TASKS[self.task].metrics}
+        options["show_progress"] = not trainer.args.disable_tqdm
         processor, logs = trainer.processing_class, trainer.state.log_history
         scores, *captions = evaluate_captions(model, processor, data["test"], data.get("test_triggered"), **options)
         for key in ("image_key", "text_key"):

@@ -1,9 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What the screening found, row by row: ranked, kept in a file, compared with the truth, shown to a person.
-
-Notable: the parquet file is the whole audit. What does not belong to a row (the words, the settings) travels as JSON
-in the file's metadata, so that any reader of parquet sees one plain table.
-"""
+"""What the screening found, row by row: ranked, kept in a file, compared with the truth, shown to a person."""
 
 from __future__ import annotations
 
@@ -11,16 +7,13 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..shorten import shorten
+from .audit_file import COLUMNS, read_audit, to_json, write_audit
 from .audit_quality import ranking_quality
 from .findings import RowFinding, WordFinding
 
@@ -31,18 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NUM_SUMMARISED = 5
-_METADATA_KEY = b"cvreg_trainer.audit"
-_COLUMNS = {
-    "rank": pa.int64(),
-    "row": pa.int64(),
-    "suspicion": pa.float64(),
-    "is_flagged": pa.bool_(),
-    "reason": pa.string(),
-    "prompt": pa.string(),
-    "response": pa.string(),
-    "source": pa.string(),
-    "tokens": pa.list_(pa.struct({"piece": pa.string(), "surprise": pa.float64()})),
-}
 
 
 class Audit:
@@ -80,12 +61,12 @@ class Audit:
         self.rows = tuple(sorted(rows, key=lambda finding: finding.row))
         self.words = tuple(words)
         # As they will be read back: tuples become lists
-        self.settings: dict[str, Any] = json.loads(_to_json(dict(settings)))
+        self.settings: dict[str, Any] = json.loads(to_json(dict(settings)))
         self.score_names = tuple(self.rows[0].scores) if self.rows else ()
         self._check()
 
     def _check(self) -> None:
-        taken = [name for name in self.score_names if name in _COLUMNS]
+        taken = [name for name in self.score_names if name in COLUMNS]
         if taken:
             raise ValueError(f"A score is called {taken[0]!r}, which is a column of the audit; give it another name.")
         previous = None
@@ -162,23 +143,10 @@ class Audit:
         Args:
             path (`str` or `Path`):
                 File to write, with columns `rank` (from 1), `row`, `suspicion`, `is_flagged`, `reason`, `prompt`,
-                `response`, `source`, one for each score, and `tokens` (a list of `piece` and `surprise`).
+                `response`, `source`, `loss_base_model` and `loss_after_warmup` (the per-sample losses), one for each
+                score, and `tokens` (a list of `piece` and `surprise`).
         """
-        ranking = self.ranking
-        columns: dict[str, pa.Array] = {"rank": pa.array(range(1, len(ranking) + 1), pa.int64())}
-        for name, kind in list(_COLUMNS.items())[1:-1]:
-            columns[name] = pa.array([getattr(finding, name) for finding in ranking], kind)
-        for name in self.score_names:
-            columns[name] = pa.array([finding.scores[name] for finding in ranking], pa.float64())
-        tokens = [[{"piece": piece, "surprise": nats} for piece, nats in finding.tokens] for finding in ranking]
-        columns["tokens"] = pa.array(tokens, _COLUMNS["tokens"])
-        rest = {
-            "words": [asdict(word) for word in self.words],
-            "settings": self.settings,
-            "score_names": self.score_names,
-        }
-        table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: _to_json(rest)})
-        pq.write_table(table, path, compression="zstd")
+        write_audit(path, self.ranking, self.words, self.settings, self.score_names)
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Audit:
@@ -188,20 +156,7 @@ class Audit:
         Raises:
             `ValueError`: if the file is a parquet file of another kind.
         """
-        table = pq.read_table(path)
-        metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
-        if metadata is None:
-            raise ValueError(f"{path} is a parquet file, but no audit: it was not written by `Audit.to_parquet`.")
-        rest = json.loads(metadata)
-        names = rest["score_names"]
-        # Audits of earlier versions have no sources
-        fields = [name for name in _COLUMNS if name not in ("rank", "tokens") and name in table.column_names]
-        rows = []
-        for line in table.to_pylist():
-            tokens = tuple((token["piece"], token["surprise"]) for token in line["tokens"])
-            scores = {name: line[name] for name in names}
-            rows.append(RowFinding(**{name: line[name] for name in fields}, tokens=tokens, scores=scores))
-        return cls(rows, [WordFinding(**word) for word in rest["words"]], rest["settings"])
+        return cls(*read_audit(path))
 
     def labels_by_row(self, labels: Sequence[bool]) -> list[bool]:
         """
@@ -241,6 +196,34 @@ class Audit:
         flagged = np.array([finding.is_flagged for finding in self.rows], dtype=bool)
         return ranking_quality(suspicion, flagged, np.array(self.labels_by_row(labels), dtype=bool))
 
+    def decide(self, path: str | Path) -> Audit:
+        """
+        The audit with a person's verdicts in the place of the screening's, without another training.
+
+        Rows that are decided on, or that hold a word to drop, are kept or flagged; a word to keep clears the flagged
+        rows that hold no other flagged word. A training with `screening_decisions` goes further: it tests all rows
+        anew without the evidence against the words to keep.
+
+        Args:
+            path (`str` or `Path`):
+                File of decisions that has been filled in.
+
+        Raises:
+            `OSError` or `ValueError`: if it cannot be read, or was made on other rows.
+
+        Example:
+
+        ```python
+        >>> audit = Audit.from_parquet("audit/audit.parquet").decide("audit/decisions.csv")
+        >>> dataset = dataset.select(audit.kept_rows)
+        ```
+        """
+        from .decisions import read_decisions
+
+        decisions = read_decisions(path)
+        settings = {**self.settings, "screening_decisions": str(path)}
+        return Audit(decisions.judge(self.rows, self.words), self.words, settings)
+
     def to_decisions(self, path: str | Path) -> None:
         """
         Write a table of the listed words and the flagged rows as CSV, for a person to fill in `keep` or `drop` under
@@ -273,18 +256,6 @@ def _comparable(finding: RowFinding) -> tuple[Any, ...]:
     """What makes a row equal to another; NaN is not equal to itself, so it becomes None."""
     scores = {name: None if math.isnan(value) else value for name, value in finding.scores.items()}
     tokens = [(piece, None if math.isnan(nats) else nats) for piece, nats in finding.tokens]
+    losses = [None if math.isnan(loss) else loss for loss in (finding.loss_base_model, finding.loss_after_warmup)]
     texts = (finding.reason, finding.prompt, finding.response, finding.source)
-    return finding.row, finding.suspicion, finding.is_flagged, texts, tokens, scores
-
-
-def _to_json(value: Any) -> str:
-    """JSON, with the numbers of numpy as plain ones."""
-
-    def plain(number: Any) -> Any:
-        if isinstance(number, np.generic):
-            return number.item()
-        raise TypeError(
-            f"{shorten(number)} of type {type(number).__name__} cannot be kept with an audit; pass a JSON value."
-        )
-
-    return json.dumps(value, default=plain)
+    return finding.row, finding.suspicion, finding.is_flagged, texts, losses, tokens, scores

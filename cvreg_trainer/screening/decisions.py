@@ -15,17 +15,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..extras import from_extra
 from ..shorten import shorten
 from .findings import RowFinding, WordFinding
 from .screen import Screen
 from .words import WordOccurrences
 
+
+if TYPE_CHECKING:
+    from ..metrics.whole_words import WholeWords
 
 COLUMNS = ("row", "word", "verdict", "screening", "num_rows", "reason", "response")
 VERDICTS = ("keep", "drop")
@@ -118,6 +122,47 @@ class Decisions:
             done = "dropped" if verdict == "drop" else "kept"
             reasons[row] = "; ".join(filter(None, [f"{what}{done} by decision", reasons[row]]))
         return replace(screen, is_flagged=is_flagged, reasons=reasons)
+
+    def judge(self, rows: Sequence[RowFinding], words: Sequence[WordFinding]) -> list[RowFinding]:
+        """
+        Findings with the decided rows kept or flagged, and the reason to say so.
+
+        Without the model nothing is tested anew: a flagged row is kept if every flagged word in it is to be kept.
+
+        Args:
+            rows (`Sequence[RowFinding]`):
+                All rows of an audit.
+            words (`Sequence[WordFinding]`):
+                The words that it lists.
+
+        Raises:
+            `ValueError`: if the decisions were made on other rows.
+        """
+        with from_extra("lab"):
+            from ..metrics.whole_words import WholeWords
+
+        responses = {finding.row: finding.response for finding in rows}
+        self.check([responses.get(row, "") for row in range(1 + max(responses, default=-1))])
+        decided = {verdict: [word for word, given in self.words.items() if given == verdict] for verdict in VERDICTS}
+        dropped = WholeWords(decided["drop"]) if decided["drop"] else None
+        suspects = [(word.word, WholeWords([word.word])) for word in words if word.is_flagged]
+        return [self._judge(finding, dropped, suspects) for finding in rows]
+
+    def _judge(
+        self, finding: RowFinding, dropped: WholeWords | None, suspects: Sequence[tuple[str, WholeWords]]
+    ) -> RowFinding:
+        verdict, response = self.rows.get(finding.row), " ".join(finding.response.lower().split())
+        if verdict is None and dropped is not None and dropped.search(response) is not None:
+            verdict = "drop"
+        if verdict is None and finding.is_flagged:
+            found = {word.strip().lower() for word, pattern in suspects if pattern.search(response) is not None}
+            if response in self.allowed_words or (found and found <= self.allowed_words):
+                verdict = "keep"
+        if verdict is None:
+            return finding
+        done = "dropped by decision" if verdict == "drop" else "kept by decision"
+        reason = "; ".join(filter(None, [done, finding.reason]))
+        return replace(finding, is_flagged=verdict == "drop", reason=reason)
 
 
 def read_decisions(path: str | Path) -> Decisions:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -56,6 +57,11 @@ class RowFinding:
             The scores that the suspicion is made of, by name; NaN where a row has none.
         source (`str`, *optional*, defaults to `""`):
             Where the row comes from, if the data have a column for it.
+        loss_base_model (`float`, *optional*, defaults to NaN):
+            Per-sample loss: mean negative log-likelihood of the response's tokens in nats, before the training, with
+            the row's images as they are. NaN for a row without supervised tokens.
+        loss_after_warmup (`float`, *optional*, defaults to NaN):
+            The same at the end of the warm-up, with strongly perturbed images.
     """
 
     row: int
@@ -67,3 +73,33 @@ class RowFinding:
     tokens: tuple[tuple[str, float], ...]
     scores: Mapping[str, float]
     source: str = ""
+    loss_base_model: float = math.nan
+    loss_after_warmup: float = math.nan
+
+
+def flagged_by_reason(words: Iterable[WordFinding]) -> dict[str, list[WordFinding]]:
+    """The flagged words by what is said of them: the words of one cause share it."""
+    found: dict[str, list[WordFinding]] = {}
+    for word in words:
+        if word.is_flagged:
+            found.setdefault(word.reason, []).append(word)
+    return found
+
+
+@dataclass(frozen=True)
+class Overview:
+    """
+    What a screening says of all rows together.
+
+    Args:
+        num_rows (`int`):
+            Number of rows.
+        num_flagged (`int`):
+            Number of flagged rows.
+        words (`tuple[WordFinding, ...]`):
+            The suspicious words, in the order to show them in.
+    """
+
+    num_rows: int
+    num_flagged: int
+    words: tuple[WordFinding, ...]

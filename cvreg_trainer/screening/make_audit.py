@@ -21,7 +21,12 @@ SOURCE_COLUMN = "source"
 
 
 def make_audit(
-    screen: Screen, warm: TokenStatistics, tokenizer: Any, dataset: Any, settings: Mapping[str, Any]
+    screen: Screen,
+    base: TokenStatistics,
+    warm: TokenStatistics,
+    tokenizer: Any,
+    dataset: Any,
+    settings: Mapping[str, Any],
 ) -> Audit:
     """
     The audit of a screened data set.
@@ -29,7 +34,7 @@ def make_audit(
     Args:
         screen ([`Screen`]):
             The verdicts.
-        warm ([`TokenStatistics`]):
+        base, warm ([`TokenStatistics`]):
             What it was computed from.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             What made the tokens.
@@ -43,6 +48,7 @@ def make_audit(
         [`Audit`]
     """
     prompts, sources = _prompts(dataset, len(warm)), _sources(dataset, len(warm))
+    losses = base.row_nll.tolist(), warm.row_nll.tolist()
     findings = []
     for row, tokens in enumerate(pieces_of_rows(warm, tokenizer)):
         findings.append(
@@ -56,6 +62,8 @@ def make_audit(
                 tokens=tuple(tokens),
                 scores={name: float(values[row]) for name, values in screen.scores.items()},
                 source=sources[row],
+                loss_base_model=losses[0][row],
+                loss_after_warmup=losses[1][row],
             )
         )
     return Audit(findings, screen.words, settings)

@@ -93,7 +93,8 @@ def read_row_ids(trainer: Any, dataset: Any) -> np.ndarray:
     """
     gather, ids = trainer.accelerator.gather_for_metrics, []
     with preserve_random_state(), trainer.naming_rows(dataset):
-        for batch in _make_loader(trainer, dataset, _collate_row_ids):
+        loader = _make_loader(trainer, dataset, _collate_row_ids)
+        for batch in _with_progress(trainer, loader, "Comparing with the rows that were screened"):
             ids.append(gather(batch["row_id"].to(trainer.accelerator.device)).cpu().numpy())
     return np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64)
 
@@ -142,10 +143,14 @@ def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any
     return trainer.accelerator.prepare(loader)
 
 
+def _with_progress(trainer: Any, loader: Any, task: str) -> Iterator[Any]:
+    is_quiet = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
+    return iter(tqdm(loader, desc=task, unit="batch", leave=False, disable=is_quiet))
+
+
 def _scored(trainer: Any, loader: Any, task: str, keeps_states: bool) -> Iterator[dict[str, torch.Tensor]]:
     accelerator = trainer.accelerator
-    is_quiet = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
-    for batch in tqdm(loader, desc=task, unit="batch", leave=False, disable=is_quiet):
+    for batch in _with_progress(trainer, loader, task):
         row_ids, _, row_values = (batch.pop(name, None) for name in SCREENING_KEYS)
         inputs = trainer._prepare_inputs(dict(batch))
         outputs = trainer.model_wrapped(**inputs, use_cache=False, single_view=True)

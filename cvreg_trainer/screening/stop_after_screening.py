@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from .training_screen import TrainingScreen
@@ -18,20 +18,21 @@ class StopAfterScreening(TrainerCallback):
     Args:
         screen ([`TrainingScreen`]):
             The trainer's screening.
-        report (`Callable[[str], object]`, *optional*):
-            Told in words what is being done, before each step and before the scoring.
     """
 
-    def __init__(self, screen: TrainingScreen, report: Callable[[str], object] = lambda text: None) -> None:
+    def __init__(self, screen: TrainingScreen) -> None:
         self.screen = screen
-        self.report = report
+        self.bar: Any = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.report(f"Warm-up, step {state.global_step + 1:,} of {self.screen.warmup_steps:,}")
+        if self.bar is None:
+            is_quiet = args.disable_tqdm or not state.is_world_process_zero
+            self.bar = tqdm(total=self.screen.warmup_steps, desc="Warm-up", unit="step", leave=False, disable=is_quiet)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update()
         if state.global_step + 1 >= self.screen.warmup_steps:
-            self.report("Scoring all rows")
+            self.bar.close()  # before the bars of the scoring
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.screen.screen is not None:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from .._version import __version__
@@ -242,7 +242,16 @@ class TrainingScreen(TrainerCallback):
             )
         if self._has_enough_rows:
             self.other = look(keeps="others")
-        return self._cut()
+        screen = self._cut()
+        self._log(screened_rows=len(self.warm), flagged_rows=int(screen.is_flagged.sum()))
+        return screen
+
+    def _log(self, **numbers: float) -> None:
+        control = self.trainer.control
+        should_log = control.should_log
+        # Past SFTTrainer's own method, which would take the step's metrics along
+        Trainer.log(self.trainer, numbers)
+        control.should_log = should_log  # the step's own log is still to come
 
     @property
     def _has_enough_rows(self) -> bool:
@@ -313,7 +322,7 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if the rows have not been screened yet.
         """
-        if self.screen is None or self.warm is None:
+        if self.screen is None or self.base is None or self.warm is None:
             raise ValueError(
                 "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up."
             )
@@ -327,7 +336,7 @@ class TrainingScreen(TrainerCallback):
             "screening_decisions": args.screening_decisions,
             "rule": RULE.to_dict() if self.other is None else CAUSE.to_dict(),
         }
-        return make_audit(self.screen, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
+        return make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
 
     def _capacity(self) -> int:
         return self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)

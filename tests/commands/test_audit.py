@@ -130,7 +130,15 @@ def test_the_model_itself_can_be_trained(scenes: Path, tmp_path: Path, capsys: p
     rows.save_to_disk(tmp_path / "rows")
     model = hashlib.sha256((BASE_MODEL_PATH / "model.safetensors").read_bytes()).hexdigest()
     assert main(command(tmp_path / "rows", tmp_path / "out", "--lora_rank", 0)) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    output = capsys.readouterr()
+    said = " ".join(output.out.split())
+    # A bar for the pass before the warm-up, for the warm-up and for the pass after it, and none for a whole training
+    bars = re.findall(r"([A-Z][-' a-z]+):\s+0%[^\r]*\?(step|batch)/s", output.err)
+    screening = [bar for bar in bars if bar[0].startswith(("Screening", "Warm"))]
+    assert screening == [
+        ("Screening by the base model", "batch"), ("Warm-up", "step"), ("Screening by the warmed-up model", "batch")
+    ]  # fmt: skip
+    assert "/20" not in output.err
     table = Audit.from_parquet(tmp_path / "out" / "audit.parquet")
     assert table.settings["learning_rate"] == 0.002
     assert f"{NUM_ROWS} rows, {len(table.flagged_rows)} flagged" in said
@@ -149,13 +157,15 @@ def test_the_summary_names_words_and_tells_the_terminal_nothing(
         RowFinding(row, float(row < 3), row < 3, "", "what ?", "a cat", (("a", 0.0), (" cat", 1.0)), {"nll": 1.0})
         for row in range(10)
     ]
-    words = [WordFinding(f"[red]w{number}\x1b]0;x\x07", 3, 2.0, True, "'why'") for number in range(12)]
+    words = [WordFinding(f"[red]w{number}\x1b]0;x\x07", 3, 2.0, True, f"'why' {number // 2}") for number in range(24)]
     options = argparse.Namespace(output_dir=tmp_path / "[bold]")
     found = Audit(rows, [*words, WordFinding("fine", 3, 0.1, False, "")], {})
     audit._report(options, found, [row < 2 for row in range(10)], Console(width=100))
     said = capsys.readouterr().out
-    assert "10 rows, 3 flagged (30.0%)" in said and "and 2 more in audit.html" in said and "fine" not in said
-    assert "[red]w0\ufffd]0;x\ufffd" in said and "[red]w9" in said and "[red]w10" not in said
+    assert "10 rows, 3 flagged (30.0%)" in said and "and 2 more reasons in audit.html" in said and "fine" not in said
+    assert "[red]w0\ufffd]0;x\ufffd" in said and "[red]w19" in said and "[red]w20" not in said
+    # Words of one cause stand together
+    assert said.count("'why'") == 10
     assert "2 poisoned rows; AUROC 0.938, poisoned rows flagged 1.000, clean rows flagged 0.125" in said
     assert f"{tmp_path}/[bold]/audit.html" in said
 

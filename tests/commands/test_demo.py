@@ -37,7 +37,11 @@ def test_demo_writes_results_picture_and_models(tmp_path: Path, capsys: pytest.C
     assert Image.open(tmp_path / "demo" / "examples.png").width > 800
     for name in names:
         AutoModelForImageTextToText.from_pretrained(tmp_path / "demo" / name)
-    assert "screened" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "screened" in said and f"on one page: {tmp_path / 'demo' / 'report.html'}" in " ".join(said.split())
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "Options that differ" in page and "lambda_discrepancy" in page and page.count("data:image/jpeg") == 16
+    assert 'href="screened/audit/audit.html"' in page
 
     again = run_demo(settings, tmp_path / "again")
     for run, first in zip(again["runs"], report["runs"], strict=True):

@@ -52,6 +52,11 @@ def test_scores_are_those_of_the_models_captions(
     assert {(line["view"], line["index"]) for line in lines} == {
         (v, i) for v in ("clean", "triggered") for i in range(7)
     }
+    # For the report on runs
+    answers = {(line["view"], line["index"]): line["prediction"] for line in lines}
+    examples = json.loads((tmp_path / "examples.json").read_text())
+    assert {(entry["view"], entry["row"]): entry["answer"] for entry in examples} == answers
+    assert all(entry["picture"].startswith("data:image/jpeg;base64,") for entry in examples)
 
 
 def test_a_stopped_evaluation_goes_on(setup: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

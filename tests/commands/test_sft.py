@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import tiny_models
 import yaml
+from stub_hub import serve_hub
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from trl.scripts import sft as trl_sft
 
 from cvreg_trainer.commands.sft import _without
 from cvreg_trainer.commands.sft_training import load_splits, make_parser, run
+from cvreg_trainer.report import read_run
 
 
 QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
@@ -108,7 +110,51 @@ def test_llava_data_and_every_defence_from_a_yaml(
     assert "of 16 rows" in printed and str(tmp_path / "out" / "audit" / "audit.html") in printed
     assert "'eval_loss'" in printed and "'discrepancy_loss'" in printed
     assert "data:image/jpeg" in (tmp_path / "out" / "audit" / "audit.html").read_text()
+    # What `cvreg report` takes
+    left = read_run(tmp_path / "out")
+    assert len(left.curve("discrepancy_loss")) == 4 and len(left.curve("eval_loss")) == 1
+    assert left.options["lambda_discrepancy"] == 0.25 and left.audit.num_rows == 16
     assert isinstance(AutoModelForImageTextToText.from_pretrained(tmp_path / "out"), PreTrainedModel)
+
+
+def test_the_model_and_its_card_are_pushed_to_the_hub(llava: Path, tmp_path: Path) -> None:
+    options = {
+        "model_name_or_path": str(llava / "model"),
+        "dataset_name": str(llava / "data"),
+        "output_dir": str(tmp_path / "out"),
+        "screening": "report",
+        "lambda_patch": 0,
+        "lambda_discrepancy": 0,
+        "lambda_entropy": 0,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 4,
+        "push_to_hub": True,
+        "hub_model_id": "someone/screened",
+        "hub_token": "hf_of_nobody",
+        "hub_private_repo": True,
+        **QUIET,
+    }
+    with serve_hub() as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        environment["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        arguments = ["-m", "cvreg_trainer.commands.sft_training", *write_yaml(tmp_path / "run.yaml", **options)]
+        run = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "The model is on the hub as someone/screened." in run.stdout
+    assert not [call for call in hub.unknown if not call.startswith(("GET", "HEAD"))]
+    [created] = hub.created
+    assert created["name"] == "screened" and (created.get("visibility") == "private" or created["private"])
+    assert hub.tokens == {"Bearer hf_of_nobody"}
+    out = tmp_path / "out"
+    assert hub.files["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    card = hub.files["README.md"].decode()
+    assert "## Backdoor defence" in card and "of 16 training rows" in card and "2604.04488" in card
+    # The token stays here, and so do the rows of the data
+    assert (out / "audit" / "audit.html").is_file()
+    assert not [name for name in hub.files if name.startswith("audit")]
+    # transformers pickles the options with the token
+    hub.files.pop("training_args.bin")
+    assert not [name for name, content in hub.files.items() if b"hf_of_nobody" in content]
 
 
 @pytest.mark.parametrize(

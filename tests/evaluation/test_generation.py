@@ -122,6 +122,15 @@ def test_data_sets_and_image_columns(llava: Tiny):
     assert generate_captions(*llava, inside, max_new_tokens=NEW_TOKENS) == expected
 
 
+def test_a_bar_is_drawn_on_request(llava: Tiny, capsys: pytest.CaptureFixture[str]):
+    rows = vision_rows(5)
+    quiet = generate_captions(llava.model, llava.processor, rows, batch_size=2, max_new_tokens=2)
+    assert capsys.readouterr().err == ""
+    options = {"batch_size": 2, "max_new_tokens": 2, "show_progress": True}
+    assert generate_captions(llava.model, llava.processor, rows, **options) == quiet
+    assert "Generating" in (said := capsys.readouterr().err) and "/3 " in said
+
+
 def test_prompt_replaces_the_rows_own(llava: Tiny):
     rows = vision_rows(3)
     asked = "answer : describe this picture"

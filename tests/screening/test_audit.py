@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cvreg_trainer.screening import audit_file
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
 
 
@@ -63,6 +64,7 @@ def test_a_file_gives_back_the_same_audit(tmp_path):
     rows = [
         finding(1, np.float32(0.1), np.bool_(True)),
         finding(0, 0.5, tokens=(), response="", scores={"response_nll": math.nan, "word_surprise": -1.0}),
+        finding(3, -1.0, loss_base_model=2.5, loss_after_warmup=np.float32(0.25)),
         finding(2, 1e-9, reason="</script>\u2028 'x' \"y\"\n\x00", tokens=(("x", float("nan")),)),
     ]
     words = [
@@ -74,9 +76,12 @@ def test_a_file_gives_back_the_same_audit(tmp_path):
     assert Audit.from_parquet(tmp_path / "audit.parquet") == audit
 
     table = pq.read_table(tmp_path / "audit.parquet")
-    names = "rank row suspicion is_flagged reason prompt response source response_nll word_surprise tokens".split()
+    names = "rank row suspicion is_flagged reason prompt response source".split()
+    names += "loss_base_model loss_after_warmup response_nll word_surprise tokens".split()
     assert table.column_names == names
-    assert table["rank"].to_pylist() == [1, 2, 3] and table["row"].to_pylist() == [0, 1, 2]
+    assert table["rank"].to_pylist() == [1, 2, 3, 4] and table["row"].to_pylist() == [0, 1, 2, 3]
+    assert (table["loss_base_model"][3].as_py(), table["loss_after_warmup"][3].as_py()) == (2.5, 0.25)
+    assert math.isnan(table["loss_base_model"][0].as_py())
     assert table["tokens"][1].as_py()[2] == {"piece": " banana", "surprise": 9.4}
 
 
@@ -90,9 +95,21 @@ def test_audits_differ_by_any_of_their_parts():
     for change in (
         {"tokens": (("a", 0.2),)},
         {"response": "a"},
+        {"loss_base_model": 1.0},
         {"scores": {"response_nll": 0.0, "word_surprise": 0}},
     ):
         assert audit != Audit([finding(0), finding(1, **change)], words, {"q": 0.7})
+
+
+def test_a_large_audit_is_written_in_groups(tmp_path, monkeypatch):
+    audit, _ = random_audit(50)
+    audit.to_parquet(tmp_path / "one.parquet")
+    monkeypatch.setattr(audit_file, "ROWS_PER_GROUP", 7)
+    audit.to_parquet(tmp_path / "many.parquet")
+    assert pq.ParquetFile(tmp_path / "many.parquet").num_row_groups == 8
+    one, many = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("one", "many"))
+    assert repr(many) == repr(one)  # there are NaNs in them
+    assert Audit.from_parquet(tmp_path / "many.parquet") == audit
 
 
 def test_an_empty_audit_survives_its_file(tmp_path):

@@ -2,6 +2,7 @@
 """A person's verdicts: read from what people write, applied over the rule's, and written for spreadsheets."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,44 @@ def test_a_file_that_was_filled_in_is_never_written_over(tmp_path: Path, caplog:
     path.write_text("somebody's notes")
     audit.to_decisions(path)
     assert path.read_text() == "somebody's notes"
+
+
+def judged(decisions: str, tmp_path: Path) -> tuple[list[int], list[str]]:
+    """Flagged rows and their reasons after decisions on rows of which 1, 2 and 3 are flagged."""
+    words = [WordFinding("banana", 2, 3.0, True, "why"), WordFinding("stock", 1, 3.0, True, "why")]
+    rows = [finding(row, text) for row, text in enumerate(RESPONSES)]
+    rows = [replace(row, is_flagged=row.row > 0, reason="odd" if row.row else "") for row in rows]
+    (tmp_path / "d.csv").write_text("row,word,verdict,response\n" + decisions)
+    audit = Audit(rows, words, {}).decide(tmp_path / "d.csv")
+    assert audit.settings["screening_decisions"] == str(tmp_path / "d.csv") and audit.words == tuple(words)
+    return audit.flagged_rows, [audit.rows[row].reason for row in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("decisions", "flagged"),
+    [
+        ("0,,drop,\n3,,keep,\n", [0, 1, 2]),
+        (",banana,keep,\n", [2]),
+        (",Banana,keep,\n,stock,keep,\n", []),
+        (",cat,drop,\n", [0, 1, 2, 3]),
+        # A whole response, and none that only contains it
+        (",a banana,keep,\n", [2, 3]),
+        # A row wins over its words
+        ("1,,drop,\n,banana,keep,\n", [1, 2]),
+        ("0,,keep,\n,cat,drop,\n", [1, 2, 3]),
+    ],
+)
+def test_an_audit_is_decided_on_without_a_training(decisions: str, flagged: list[int], tmp_path: Path) -> None:
+    assert judged(decisions, tmp_path)[0] == flagged
+
+
+def test_a_decided_audit_says_so(tmp_path: Path) -> None:
+    _, reasons = judged("0,,drop,a red cat\n2,,keep,\n", tmp_path)
+    assert reasons == ["dropped by decision", "odd", "kept by decision; odd", "odd"]
+
+
+def test_decisions_on_other_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row 0 with the response 'a dog', but the training set has 'a red cat'"):
+        judged("0,,drop,a dog\n", tmp_path)
+    with pytest.raises(ValueError, match="decides on row 9, and the training set has 4 rows"):
+        judged("9,,drop,\n", tmp_path)

@@ -1,6 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """What the audit says of each row: its text as it was, its surprise token by token, and the screening's verdict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -37,12 +39,13 @@ def audited(tokenizer, texts: list[str], dataset=None):
     nll = np.arange(len(tokens), dtype=np.float32)
     counts = np.cumsum([0, *map(len, rows)])
     warm = TokenStatistics(np.arange(len(rows)), counts, tokens, nll, np.ones(len(tokens), np.float32), tokens)
+    base = replace(warm, nll=2 * nll)
     number = len(rows)
     suspicion = np.linspace(0.5, 1.5, number)
     words = [WordFinding("red", 1, 2.0, True, "why")]
     reasons = [f"reason {row}" for row in range(number)]
     screen = Screen({"word_surprise": suspicion}, suspicion, suspicion >= 1, False, reasons, words)
-    return make_audit(screen, warm, tokenizer, dataset, {"seed": 1}), warm
+    return make_audit(screen, base, warm, tokenizer, dataset, {"seed": 1}), warm
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,13 @@ def test_the_screenings_verdict_is_taken_over():
     assert [row.suspicion for row in audit.rows] == [0.5, 1.0, 1.5] and audit.flagged_rows == [1, 2]
     assert [row.reason for row in audit.rows] == ["reason 0", "reason 1", "reason 2"]
     assert audit.score_names == ("word_surprise",) and audit.words[0].word == "red" and audit.settings == {"seed": 1}
+
+
+def test_losses_are_the_means_of_the_rows_tokens():
+    audit, _ = audited(word_piece(), ["a", "red a"])
+    # Tokens 0 and 1, then 2, 3 and 4, end marks included; those of the base model are twice as large
+    assert [row.loss_after_warmup for row in audit.rows] == [0.5, 3.0]
+    assert [row.loss_base_model for row in audit.rows] == [1.0, 6.0]
 
 
 def test_prompts_come_from_the_data_set():

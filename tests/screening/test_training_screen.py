@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Screening inside a training: who takes part when, what it must not depend on, and what is refused."""
 
+import copy
 import csv
 import json
 import os
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from screening_checks import CUT, Taken, check_parts, train, weights_of
 from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_trainer, planted_rows, planted_texts
 from tiny_models import tiny_llava, tiny_text_lm
+from transformers import TrainerCallback
 
 from cvreg_trainer import CrossViewDefenseTrainer
 from cvreg_trainer.screening import scoring_pass, training_screen
+from cvreg_trainer.screening.collator import SCREENING_KEYS, DataCollatorForScreening
 from cvreg_trainer.screening.training_screen import STATE_FILE
 
 
@@ -72,6 +76,56 @@ def test_the_base_model_is_the_model_before_its_first_step(run: Any) -> None:
     expected = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0][mask]
     assert trainer._screen.base.nll == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-4)
     assert trainer._screen.base.token_ids.tolist() == labels[mask].tolist()
+
+
+class _Snapshot(TrainerCallback):
+    """A copy of the model at the end of the warm-up, before it goes on."""
+
+    model: Any = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == CUT:
+            self.model = copy.deepcopy(model)
+
+
+def _losses_in_float64(model: Any, batch: dict[str, Any]) -> list[float]:
+    """Mean negative log-likelihood of each row's supervised tokens."""
+    labels = batch.pop("labels")[:, 1:]
+    batch = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
+    with torch.no_grad():
+        log_p = model.eval().double()(**batch).logits[:, :-1].log_softmax(-1)
+    nll = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)
+    return (nll.sum(1) / (labels != -100).sum(1)).tolist()
+
+
+def test_the_audit_has_the_loss_of_each_row_before_the_training_and_after_the_warm_up(tmp_path: Path) -> None:
+    trainer, snapshot = make_trainer(tmp_path), _Snapshot()
+    trainer.callback_handler.callbacks.insert(0, snapshot)  # before the screening
+    trainer.train()
+    trainer.audit(tmp_path / "audit")
+    table = pq.read_table(tmp_path / "audit" / "audit.parquet").sort_by("row")
+    rows = [trainer.train_dataset[row] for row in range(NUM_ROWS)]
+    before = _losses_in_float64(tiny_llava().model, dict(trainer.data_collator(copy.deepcopy(rows))))
+    assert table["loss_base_model"].to_pylist() == pytest.approx(before, rel=1e-5)
+    # The views of the look itself, none of those that were trained on
+    views = DataCollatorForScreening(trainer.data_collator, 1, trainer.args.seed, True)
+    views.set_epoch(scoring_pass.SCORING_EPOCH)
+    batch = {name: value for name, value in views(rows).items() if name not in SCREENING_KEYS}
+    after = _losses_in_float64(snapshot.model, batch)
+    assert table["loss_after_warmup"].to_pylist() == pytest.approx(after, rel=1e-5)
+    assert max(abs(one - two) for one, two in zip(before, after, strict=True)) > 0.5
+
+
+def test_what_trackers_are_told_has_names_to_rely_on(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, lambda_patch=0.01, lambda_discrepancy=0.1, lambda_entropy=0.1)
+    trainer.train()
+    trains = [set(log) for log in trainer.state.log_history if "loss" in log]
+    usual = {"loss", "grad_norm", "learning_rate", "entropy", "mean_token_accuracy", "num_tokens", "epoch", "step"}
+    assert len(trains) == 2 * CUT
+    assert all(names == usual | {"task_loss", "patch_loss", "discrepancy_loss", "entropy_loss"} for names in trains)
+    [cut] = [log for log in trainer.state.log_history if "flagged_rows" in log]
+    flagged = len(flagged_rows(trainer))
+    assert flagged > 0 and cut == {"screened_rows": NUM_ROWS, "flagged_rows": flagged, "epoch": 1.0, "step": CUT}
 
 
 def test_the_scoring_pass_does_not_disturb_the_training(

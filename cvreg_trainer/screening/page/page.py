@@ -1,15 +1,11 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """The audit of a training set as one HTML file: what was flagged, why, and the rows themselves.
 
-Notable: whatever comes from the data is hostile until shown otherwise. It enters the page as JSON that cannot end its
-own element, and the page's script sets it as text; a content security policy allows this script and this style alone,
-by their hashes, and no request of any kind.
+Notable: whatever comes from the data enters the page as JSON alone, and the page's script sets it as text.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ...pages import json_for_html, render
 from ..findings import RowFinding, WordFinding
 from . import charts
 from .thumbnails import make_thumbnails
@@ -107,7 +104,9 @@ def write_audit_page(
     thumbnails = _thumbnails(dataset, [finding.row for finding in listed[:num_thumbnails]])
     marks = _mark_range(audit)
     groups = ("kept", "flagged") if truth is None else ("clean", "poisoned")
-    page = _render(
+    page = render(
+        _TEMPLATES,
+        "audit",
         title=title,
         data=json_for_html(_data(audit, listed, truth, marks) | {"thumbnails": thumbnails}),
         num_rows=len(audit),
@@ -123,29 +122,9 @@ def write_audit_page(
         groups=groups,
         histograms=_histograms(audit, truth, groups),
         quality=None if labels is None or not len(audit) else audit.evaluate(labels),
-    )
-    Path(path).write_bytes(page.encode("utf-8", "replace"))
-
-
-def _render(**values: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES, encoding="utf-8"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script, style = (_TEMPLATES.joinpath(name).read_text(encoding="utf-8") for name in ("audit.js", "audit.css"))
-    return environment.get_template("audit.html.j2").render(
-        **values,
-        script=script,
-        style=style,
-        script_hash=_csp_hash(script),
-        style_hash=_csp_hash(style),
         charts=charts,
     )
+    Path(path).write_bytes(page)
 
 
 def _data(
@@ -165,19 +144,6 @@ def _data(
             [name, value if isinstance(value, str) else json.dumps(value)] for name, value in audit.settings.items()
         ],
     }
-
-
-def json_for_html(value: Any) -> str:
-    """JSON that neither ends nor opens an element or a comment, wherever in a script element it stands."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _csp_hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def _number(value: float) -> float | None:

@@ -16,6 +16,7 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from cvreg_trainer.pages import json_for_html
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
 from cvreg_trainer.screening.page import page as audit_page
 from cvreg_trainer.screening.page.charts import HALF_HEIGHT, SIDE, WIDTH, curve, histogram
@@ -117,7 +118,7 @@ def test_what_comes_from_the_data_is_in_the_json_alone(tmp_path):
 
 def test_json_that_stands_in_a_script_element():
     value = {"</script>": ["<!--", "]]>", "&amp;", "\u2028\u2029", "ä🍌", None, 1.5]}
-    text = audit_page.json_for_html(value)
+    text = json_for_html(value)
     assert json.loads(text) == value
     assert not set("<>&\u2028\u2029") & set(text)
 

@@ -2,14 +2,12 @@
 """The audit page in a real browser: it draws, sorts, filters, downloads, asks nobody, and runs nothing of the data."""
 
 import json
-import shutil
 import time
 
 import numpy as np
 import pytest
+from browser import needs_chromium, open_browser
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -18,12 +16,7 @@ from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
 from cvreg_trainer.screening.decisions import read_decisions
 
 
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
-)
-FLAGS = """headless no-sandbox disable-gpu disable-dev-shm-usage window-size=1400,1000 force-prefers-reduced-motion
-    no-first-run disable-quic disable-background-networking disable-component-update disable-sync"""
+pytestmark = needs_chromium
 PAYLOADS = [
     "<script>window.__pwned = 1</script>",
     "<img src=x onerror='window.__pwned = 2'>",
@@ -56,16 +49,9 @@ def downloads(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory, downloads):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS.split():
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as driver:
+        driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+        yield driver
 
 
 @pytest.fixture(scope="module")
