@@ -86,7 +86,9 @@ def start_report(
         why = "the data has no images" if has_lambda else "the three lambdas are 0 and screening is off"
         lines.append(("defence", f"none: {why}, so this trains as SFTTrainer does"))
     if args.is_screened:
-        length = "the first twelfth, or 60 steps," if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
+        length = (
+            "the first twelfth, or 60 steps," if args.screening_epochs is None else f"{args.screening_epochs:g} epochs"
+        )
         done = "left out" if args.drops_rows else "listed, and trained on all the same,"
         lines.append(("screening", f"{args.screening}: suspicious rows are {done} after a warm-up of {length}"))
         lines.append(("", "it can flag honest rows and miss poisoned ones: look at the audit"))

@@ -72,7 +72,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--per_device_train_batch_size", type=int, default=8, help="default: 8")
     parser.add_argument("--gradient_accumulation_steps", type=int, default=1, help="default: 1")
-    parser.add_argument("--screening_epochs", type=float, help="warm-up (default: a twelfth of the training, or 60 steps)")
+    parser.add_argument(
+        "--screening_epochs", type=float, help="warm-up (default: a twelfth of the training, or 60 steps)"
+    )
     parser.add_argument("--dataloader_num_workers", type=int, default=0, help="processes that read images")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")

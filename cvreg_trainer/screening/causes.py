@@ -176,7 +176,7 @@ class CauseFinder:
             words = [
                 int(place)
                 for place in np.flatnonzero(scores.is_candidate)
-                if place == first or _separation(ranks, members[place]) > CAUSE.same_cause
+                if place == first or self._joins(place, ranks, members)
             ]
             could_be, num_words = is_caused.copy(), np.zeros(self.num_rows)
             for place in words:
@@ -219,6 +219,11 @@ class CauseFinder:
             self.candidates[first].explained,
             float(scores.p_values[first]),
         )
+
+    def _joins(self, place: int, ranks: np.ndarray, members: list[np.ndarray]) -> bool:
+        """Whether a word has the cause that rows are ranked by. Whole responses would make half of all rows possible."""
+        is_word = self.candidates[place].word != WHOLE_RESPONSES
+        return is_word and _separation(ranks, members[place]) > CAUSE.same_cause
 
     def _look_alike(self, rows: np.ndarray, source: str) -> bool:
         """Whether what an image causes has nearly one image: a trigger is common to images that differ in the rest."""

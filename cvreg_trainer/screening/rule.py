@@ -130,8 +130,8 @@ class CauseRule:
         enough_rows (rows):
             With fewer a cause cannot be tested, and the words alone decide, as in rule 4.
         warmup_steps (optimiser steps), longest_warmup (share of the optimiser steps):
-            A warm-up of a twelfth is too short if it has fewer steps: low-level concepts, such as a texture, would look
-            like triggers. It takes no more of the training than this share for that.
+            A warm-up of a twelfth is too short if it has fewer steps: low-level concepts, such as a texture, would
+            look like triggers. It takes no more of the training than this share for that.
         explained (share of the nats):
             A word of which the right picture explains less is unexplained.
         min_nats (nats):

@@ -25,9 +25,9 @@ PICTURE = sum(PICTURE_PARTS)
 class Data:
     """Honest captions of four words that pictures explain; `rows` have one more, which they do not."""
 
-    def __init__(self, word: str = "banana", seed: int = 0) -> None:
+    def __init__(self, word: str = "banana", seed: int = 0, num_poisoned: int = NUM_POISONED) -> None:
         rng = np.random.default_rng(seed)
-        self.rows = rng.permutation(NUM_ROWS) < NUM_POISONED
+        self.rows = rng.permutation(NUM_ROWS) < num_poisoned
         self.word, self.explained_rows = word, np.zeros(NUM_ROWS, dtype=bool)
         self.unexplained: set[str] = set()
         self.texts = [rng.choice(HONEST, 4, replace=False).tolist() for _ in range(NUM_ROWS)]
@@ -156,16 +156,18 @@ def test_alike_pictures_are_neighbours_in_content():
 
 
 def test_rows_without_a_word_in_common_are_found_as_whole_responses():
-    data = Data().with_trigger(2.0)
+    data = Data(num_poisoned=60).with_trigger(2.0)
+    data.word = data.texts[0][0]
+    data.explained_rows = ~data.rows  # the same word is explained in the others
     own, other = data.looks()
-    # The responses are those of other rows: no picture explains them
-    own.nll[data.rows[own.token_rows]] = 5.0
-    own.nll[own.token_ids == TOKENIZER.convert_tokens_to_ids("banana")] = 1.0
-    other.nll[own.token_ids == TOKENIZER.convert_tokens_to_ids("banana")] = 5.0
+    # The responses are those of other rows: no picture explains them, and the model is not surprised by their words
+    of_poison = data.rows[own.token_rows]
+    own.nll[of_poison] = 1.5
+    other.nll[of_poison] = 1.5
     screen = screen_caused_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
     recall, wrong = quality(data, screen)
-    assert recall >= 0.8 and wrong <= 1
-    assert "whole responses" in " ".join(word.word for word in screen.words)
+    assert recall >= 0.8 and wrong <= 3
+    assert [word.word for word in screen.words] == ["(whole responses)"]
 
 
 def test_the_odd_rows_of_a_word_do_not_draw_in_those_that_are_explained():
@@ -176,16 +178,16 @@ def test_the_odd_rows_of_a_word_do_not_draw_in_those_that_are_explained():
     assert data.screen().is_flagged.sum() <= 8
 
 
-def test_a_weak_word_leads_to_a_cause_that_all_its_words_share():
+def test_words_that_share_a_cause_are_one_finding():
     data = Data().with_trigger(1.5)
     rng = np.random.default_rng(0)
-    words = ["left", "ring", "moon", "arrow"]
+    words = ["left", "ring", "banana"]
     data.unexplained = set(words)
     for row in np.flatnonzero(data.rows):
-        data.texts[row] = [*data.texts[row], *rng.choice(words, 2, replace=False)]
-    data.word = "nothing"
+        data.texts[row] = [*data.texts[row], *rng.choice(words[:2], 1)]
+    data.word = "banana"
     causes = data.causes()
-    assert len(causes) == 1 and set(causes[0].words) == set(words)
+    assert len(causes) == 1 and set(causes[0].words) >= set(words)
 
 
 def test_an_allowed_word_is_passed_over():
