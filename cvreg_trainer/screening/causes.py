@@ -221,7 +221,7 @@ class CauseFinder:
         )
 
     def _joins(self, place: int, ranks: np.ndarray, members: list[np.ndarray]) -> bool:
-        """Whether a word has the cause that rows are ranked by. Whole responses would make half of the rows possible."""
+        """Whether a word has the cause that rows are ranked by. Whole responses would draw in half of the rows."""
         is_word = self.candidates[place].word != WHOLE_RESPONSES
         return is_word and _separation(ranks, members[place]) > CAUSE.same_cause
 
