@@ -176,7 +176,7 @@ class CauseFinder:
             words = [
                 int(place)
                 for place in np.flatnonzero(scores.is_candidate)
-                if place == first or self._joins(place, ranks, members)
+                if place == first or self._joins(int(place), ranks, members)
             ]
             could_be, num_words = is_caused.copy(), np.zeros(self.num_rows)
             for place in words:
