@@ -30,13 +30,15 @@ class Candidate:
         explained (`float`):
             Share of its nats that the right picture explains.
         all_rows (`np.ndarray` of shape `(M',)`, int64):
-            Rows that may have the same cause.
+            Rows that may have the same cause: all that have the word.
         nats (`float`):
             Mean negative log-likelihood of the word.
         is_suspect (`bool`):
             Whether the word is suspicious by itself: it stays surprising after the warm-up, or carries no information
             about the image where others do. A trigger that survives strong views makes the model expect its word, so
             that it looks explained, and by content.
+        is_part (`bool`):
+            Whether the word is explained as a rule, and `rows` are those in which it is not.
     """
 
     word: str
@@ -45,6 +47,7 @@ class Candidate:
     all_rows: np.ndarray
     nats: float = 0.0
     is_suspect: bool = False
+    is_part: bool = False
 
 
 class _Explained(NamedTuple):
@@ -88,23 +91,22 @@ def _words(
     explained: _Explained, num_rows: int, suspects: Collection[str], allowed_words: Collection[str]
 ) -> list[Candidate]:
     words, most, candidates = explained.words, CAUSE.max_share * num_rows, []
-    is_unexplained = explained.gains < CAUSE.explained * explained.nats
+    is_odd = (explained.gains < CAUSE.explained * explained.nats) & (words.nll > CAUSE.surprised)
     for word, places in zip(words.vocabulary, words.by_word(), strict=True):
         rows = np.unique(words.rows[places])
         if len(rows) < CAUSE.min_rows or word in allowed_words:
             continue
         fewest: float = CAUSE.min_rows
+        is_part = False
         if explained.share(places) >= CAUSE.explained and word not in suspects:
-            # Its odd occurrences are a set of their own, to which those that are explained cannot belong
-            fewest = max(fewest, CAUSE.min_part * len(rows))
-            places = places[is_unexplained[places]]
-            rows = np.unique(words.rows[places])
-            places = places[words.nll[places] > CAUSE.surprised]
+            # Its odd occurrences are a set of their own
+            fewest, is_part = max(fewest, CAUSE.min_part * len(rows)), True
+            places = places[is_odd[places]]
         chosen = np.unique(words.rows[places])
         if fewest <= len(chosen) <= most:
             nats = float(words.nll[places].mean())
             share = explained.share(places)
-            candidates.append(Candidate(word, chosen, share, rows, nats, word in suspects))
+            candidates.append(Candidate(word, chosen, share, rows, nats, word in suspects, is_part))
     return candidates
 
 

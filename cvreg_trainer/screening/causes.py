@@ -204,6 +204,9 @@ class CauseFinder:
             return None
         if self._look_alike(is_caused, name):
             return None
+        if self.candidates[first].is_part and is_caused.sum() > CAUSE.most_growth * len(members[first]):
+            # An honest word with low-level features of its own, such as a texture: its odd rows have led to the others
+            return None
         # What stands in few other rows first, and of words in the same rows the most surprising one
         share = {place: is_caused[self.candidates[place].all_rows].mean() for place in words}
         order = sorted(

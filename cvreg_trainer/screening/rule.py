@@ -140,6 +140,8 @@ class CauseRule:
             An occurrence of an otherwise explained word is odd if the model is surprised by more.
         min_part (share of a word's rows):
             The odd ones have to be this many.
+        most_growth (times):
+            From these rows a cause may grow to so many, or it is one of all the word's rows.
         min_rows (rows), max_share (share of the rows):
             Smallest and largest set that is looked at.
         least_explained (share of the rows):
@@ -185,6 +187,7 @@ class CauseRule:
     min_nats: float = 0.5
     surprised: float = 2.0
     min_part: float = 0.1
+    most_growth: float = 2.5
     min_rows: int = 3
     max_share: float = 0.5
     least_explained: float = 0.1
