@@ -72,7 +72,7 @@ def make_trainer(options: argparse.Namespace, config: Any, dataset: Dataset) -> 
     trainer = CrossViewDefenseTrainer(
         model=model, args=config, train_dataset=dataset, processing_class=processor, peft_config=adapters
     )
-    # This is no training to report on, nor one that runs to its end
+    # An audit stops after the warm-up and has its own progress bar and report
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(StartReportCallback)
     return trainer

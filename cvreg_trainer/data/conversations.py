@@ -69,7 +69,7 @@ def read_conversations(dataset: Dataset, rows: Sequence[int], folder: Path | Non
         [`Conversation`]: one for each row.
 
     Raises:
-        `ValueError`: naming the row, if it is no conversation or an image cannot be read.
+        `ValueError`: if a row is not a conversation, or its image cannot be read; the message names the row.
     """
     dataset = dataset.with_format(None)
     for column in IMAGE_COLUMNS:

@@ -93,7 +93,7 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
             What to call it. Defaults to the folder's name.
 
     Raises:
-        `OSError`: if there is no such folder.
+        `OSError`: if the folder does not exist.
         `ValueError`: if there is nothing in it to report on, or a file cannot be read.
     """
     folder = Path(folder)

@@ -79,7 +79,7 @@ def what_is_broken(folder: Path) -> str | None:
         `str`: what is missing or cut short; `None` if all files can be read.
     """
     if not folder.is_dir():
-        return "there is no such folder"
+        return "the folder does not exist"
     if not (folder / STATE_FILE).is_file():
         return f"`{STATE_FILE}` is missing, which is written last"
     for path in sorted(folder.iterdir()):

@@ -141,7 +141,7 @@ class CauseFinder:
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
         content = self.content.correlation(sets)
         is_candidate = is_significant & (content < _content_limit(strength, sizes))
-        # What a suspect's question says is no excuse
+        # For suspects, a question that predicts the rows does not clear them: it may hold the trigger
         beyond = self.beyond_question.correlation(sets)
         is_suspect = is_significant & self.is_suspect & (sizes >= CAUSE.enough_for_content)
         is_suspect &= beyond < CAUSE.suspect_content_share * strength

@@ -71,7 +71,7 @@ def test_without_any_whole_checkpoint_all_are_named(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}").mkdir()
     with pytest.raises(ValueError, match="checkpoint-10: `trainer_state.json` is missing.*; checkpoint-2: "):
         text_trainer(tmp_path).train(resume_from_checkpoint=True)
-    assert what_is_broken(tmp_path / "absent") == "there is no such folder"
+    assert what_is_broken(tmp_path / "absent") == "the folder does not exist"
 
 
 @pytest.mark.parametrize(
