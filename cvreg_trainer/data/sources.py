@@ -17,12 +17,13 @@ from PIL import Image as PILImage
 
 from ..shorten import shorten
 from .confined import confine_images
+from .csv_rows import OPTIONS, from_csv
 from .files import BadEntry, path_inside
 from .formats import has_marks, mark_poisoned, to_messages
 from .row_checks import check_not_empty
 
 
-_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 _SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test"}
 _SPLIT_WORDS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -39,9 +40,10 @@ def open_dataset(
 
     Args:
         source (`str` or `Path`):
-            A folder written by `save_to_disk`; a `.parquet`, `.json` or `.jsonl` file; a folder of such files or of
-            images, as `datasets.load_dataset` takes it; or the name of a data set on the hub. Images may be given by
-            paths, in a column `image` or `images` or inside messages. Conversations in the formats of LLaVA and
+            A folder written by `save_to_disk`; a `.parquet`, `.json`, `.jsonl` or `.csv` file; a folder of such files
+            or of images, as `datasets.load_dataset` takes it; or the name of a data set on the hub. Images may be
+            given by paths, in a column `image` or `images` or inside messages. In CSV files `prompt` and `completion`
+            are the two turns of a conversation. Conversations in the formats of LLaVA and
             ShareGPT are converted; see [`to_messages`]. Rows that BackdoorVLM marks as poisoned are marked in a column
             `is_poisoned`; see [`mark_poisoned`].
         split (`str`, *optional*):
@@ -101,15 +103,17 @@ def _load_local(path: Path, cache_dir: Any) -> Any:
             raise ValueError(f"{path} has no rows.")
         for file in filled:
             _check_json(file)
-        options = {"data_files": _by_split(filled, path)}
+        options = {"data_files": _by_split(filled, path), **(OPTIONS if kind == "csv" else {})}
     try:
         # By the kind of file, not by the folder: its README.md could name data files elsewhere
-        return load_dataset(kind, cache_dir=cache_dir, **options)
+        loaded = load_dataset(kind, cache_dir=cache_dir, **options)
     except Exception as error:  # builders raise whatever their readers do; the reason is in the innermost one
         reason = error.__cause__ or error
         if "corresponds to no data" in str(reason):
             raise ValueError(f"{path} has no rows.") from error
         raise ValueError(f"{path} cannot be read as a data set: {shorten(str(reason), 500)}") from error
+    has_csv = kind == "csv" or (kind == "imagefolder" and any(file.name == "metadata.csv" for file in files))
+    return DatasetDict({split: from_csv(rows) for split, rows in loaded.items()}) if has_csv else loaded
 
 
 def _load_saved(path: Path) -> Any:
@@ -159,7 +163,7 @@ def _is_empty(file: Path) -> bool:
 
 def _check_json(file: Path) -> None:
     """Arrow's reader of JSON does not survive a `null` in the place of the first row."""
-    if file.suffix == ".parquet":
+    if _FORMATS[file.suffix] != "json":
         return
     with file.open("rb") as content:
         start = content.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -119,7 +119,7 @@ def test_nothing_is_written_beside_the_data(rows, tmp_path: Path):
     [
         ("a.parquet", "text", "cannot be read as a data set"),
         ("a.jsonl", "{", "cannot be read as a data set"),
-        ("a.csv", "a,b", "expected a file that ends in .parquet, .json, .jsonl, or a folder"),
+        ("a.txt", "a,b", "expected a file that ends in .parquet, .json, .jsonl, .csv, or a folder"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path: Path, name: str, content: str, said: str):
