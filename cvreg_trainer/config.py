@@ -19,6 +19,19 @@ SCREENINGS = ("off", "drop", "report")
 LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
 
 
+class _Unsaved(str):
+    """A text that is `None` once it has been pickled, and stays what it is in copies."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+    def __copy__(self) -> _Unsaved:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Unsaved:
+        return self
+
+
 @dataclass
 class CrossViewDefenseConfig(SFTConfig):
     r"""
@@ -212,6 +225,10 @@ class CrossViewDefenseConfig(SFTConfig):
         ```
         """
         return cls(output_dir, **{**dict.fromkeys(LAMBDAS, 0.0), "screening": "drop", **options})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # transformers pickles its arguments beside the model, and pushes the file
+        return {**self.__dict__, "hub_token": self.hub_token and _Unsaved(self.hub_token)}
 
     @property
     def is_screened(self) -> bool:

@@ -1,6 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """The options: their defaults, their ways in (code, command line, YAML) and what is refused."""
 
+import copy
+import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +114,17 @@ def test_recommended_is_screening_without_the_terms(tmp_path: Path) -> None:
     assert both.is_screened and both.uses_cross_view_loss and (both.lambda_discrepancy, both.screening_cap) == (0, 0.2)
     off = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, screening="off")
     assert not off.is_screened and not off.uses_cross_view_loss
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_token_is_not_pickled_but_copied(tmp_path: Path, later: bool) -> None:
+    """`Trainer` pickles its arguments to `training_args.bin`, and pushes the file."""
+    args = CrossViewDefenseConfig(str(tmp_path), use_cpu=True, hub_token=None if later else "hf_of_nobody")
+    if later:
+        args.set_push_to_hub("someone/model", token="hf_of_nobody")
+    copies = [copy.copy(args), copy.deepcopy(args), dataclasses.replace(args)]
+    for given in (args, *copies):
+        assert given.hub_token == "hf_of_nobody"
+        content = pickle.dumps(given)
+        assert b"hf_of_nobody" not in content
+        assert pickle.loads(content) == dataclasses.replace(given, hub_token=None)

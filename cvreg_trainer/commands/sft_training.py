@@ -31,6 +31,7 @@ from ..config import CrossViewDefenseConfig
 from ..data import open_dataset, to_messages
 from ..report.runs import write_options
 from ..trainer import CrossViewDefenseTrainer
+from .audit_training import BUILT_IN
 
 
 TRACEBACK = "CVREG_TRACEBACK"  # set by `cvreg --traceback`
@@ -77,6 +78,10 @@ def run(
     """
     if model_args.model_name_or_path is None:
         raise ValueError("give --model_name_or_path, the model to fine-tune: a folder or a name on the hub")
+    if model_args.model_name_or_path == BUILT_IN:
+        from ..lab.pretrained import BASE_MODEL_PATH
+
+        model_args.model_name_or_path = str(BASE_MODEL_PATH)
     options = {
         "revision": model_args.model_revision,
         "trust_remote_code": training_args.trust_remote_code,

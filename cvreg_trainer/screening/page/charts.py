@@ -14,6 +14,7 @@ WIDTH, HALF_HEIGHT = 320, 56  # of a histogram, in SVG units: one half for each 
 SIDE = 200  # of a curve
 _NUM_BINS = 32
 _MAX_POINTS = 200
+_FARTHEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def histogram(title: str, values: Sequence[float], is_lower: Sequence[bool], nam
     """
     numbers, lower = np.asarray(values, dtype=np.float64), np.asarray(is_lower, dtype=bool)
     finite = np.isfinite(numbers)
-    numbers, lower = numbers[finite], lower[finite]
+    # Differences of numbers near the largest would overflow
+    numbers, lower = numbers[finite].clip(-_FARTHEST, _FARTHEST), lower[finite]
     num_missing = int((~finite).sum())
     if not len(numbers):
         return Histogram(title, [], [], num_missing)
@@ -69,7 +71,8 @@ def histogram(title: str, values: Sequence[float], is_lower: Sequence[bool], nam
     low, high = max(numbers.min(), first - reach), min(numbers.max(), last + reach)
     marks = ("≤ " if numbers.min() < low else "", "", "≥ " if numbers.max() > high else "")
     if low == high:
-        low, high = low - 0.5, high + 0.5
+        margin = max(0.5, abs(low) / 1000)  # 0.5 is nothing beside 1e16
+        low, high = low - margin, high + margin
     edges = np.linspace(low, high, _NUM_BINS + 1)
     bars = []
     for is_upper, name in zip((True, False), names, strict=True):

@@ -241,6 +241,16 @@ def test_a_histogram_counts_every_row_once():
         assert max(bar.height for bar in chart.bars if bar.is_upper == side) == HALF_HEIGHT
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("values", [[1e15] * 3, [1e17] * 3, [-1e17] * 3, [-1e308, 1e308], [1.7e308] * 2, [0.5, 1e15]])
+def test_histograms_of_values_beside_which_one_is_nothing(values: list[float]) -> None:
+    chart = histogram("score", values, [False] * len(values), ("kept", "flagged"))
+    counts = [int(bar.text.split()[0]) for bar in chart.bars]
+    assert sum(counts) == len(values) and all(0 <= bar.x <= WIDTH for bar in chart.bars)
+    low, _, high = (float(text.strip("≤≥ ")) for _, text in chart.ticks)
+    assert low <= max(min(values), -1e300) and high >= min(max(values), 1e300) * (1 - 1e-12)
+
+
 def test_histograms_of_a_single_value_and_of_none():
     chart = histogram("score", [2.0, 2.0], [True, False], ("kept", "flagged"))
     assert [bar.text.split(",")[0] for bar in chart.bars] == ["1 kept", "1 flagged"]
