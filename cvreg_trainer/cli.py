@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 
@@ -31,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(options, "takes_rest", False):
         options.rest = rest
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        # Within the command, whose own usage and options are meant
+        used = subparsers.choices[options.command] if options.command else parser
+        close = difflib.get_close_matches(rest[0].partition("=")[0], used._option_string_actions, n=1)
+        used.error(f"unrecognized arguments: {' '.join(rest)}{close and f'; did you mean {close[0]}?' or ''}")
     if options.command is None and options.completion is None:
         parser.print_help(sys.stderr)
         return 2

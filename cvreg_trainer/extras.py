@@ -33,5 +33,6 @@ def from_extra(name: str) -> Iterator[None]:
         if (error.name or "").startswith("cvreg_trainer"):
             raise
         raise ImportError(
-            f'The package {error.name!r} is not installed. Run `pip install "cvreg-trainer[{name}]"`.'
+            f"The package {error.name!r} is not installed. Install cvreg-trainer with its extra `{name}`, or with "
+            '`all` for every command: `pip install ".[all]"` in a checkout.'
         ) from error

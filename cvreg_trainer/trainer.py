@@ -548,7 +548,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
             inputs["output_router_logits"] = False
         if inputs["labels"].ne(-100).any():
             with preserve_random_state():
-                check_cross_view_head(model, inputs)
+                mixed = self.accelerator.mixed_precision != "no"
+                check_cross_view_head(model, inputs, mixed_precision=mixed)
 
 
 def _map_datasets(function: Callable[[Any], Any], given: Any) -> Any:

@@ -198,14 +198,11 @@ def _report(options: argparse.Namespace, audit: Audit, labels: list[bool] | None
     if found:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("flagged words", overflow="fold")
-        table.add_column("rows", justify="right")
         table.add_column("why")
         for reason, words in list(found.items())[:NUM_REASONS]:
             names = ", ".join(_printable(word.word.strip()) for word in words)
-            rows = max(word.num_rows for word in words)
             table.add_row(
                 Text(names if len(names) <= MAX_NAMES else f"{names[:MAX_NAMES]}..."),
-                f"{rows:,}",
                 Text(_printable(reason)),
             )
         console.print(table)

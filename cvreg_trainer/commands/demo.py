@@ -71,6 +71,9 @@ def run_demo(experiment: Experiment, folder: Path) -> dict[str, Any]:
     """
     with from_extra("report"):
         from rich.console import Console
+    with from_extra("lab"):  # before the work, not in the middle of it
+        import evaluate  # noqa: F401
+        import sacrebleu  # noqa: F401
 
     from ..report import describe_environment, read_run, results_table, write_run_page
 

@@ -78,10 +78,6 @@ def run(
     """
     if model_args.model_name_or_path is None:
         raise ValueError("give --model_name_or_path, the model to fine-tune: a folder or a name on the hub")
-    if model_args.model_name_or_path == BUILT_IN:
-        from ..lab.pretrained import BASE_MODEL_PATH
-
-        model_args.model_name_or_path = str(BASE_MODEL_PATH)
     options = {
         "revision": model_args.model_revision,
         "trust_remote_code": training_args.trust_remote_code,
@@ -89,12 +85,18 @@ def run(
         "dtype": model_args.dtype,
     }
     training_args.model_init_kwargs = {**options, **(training_args.model_init_kwargs or {})}  # type: ignore[dict-item]
+    model: Any = model_args.model_name_or_path
+    processor = None
+    if model == BUILT_IN:
+        model, processor = _built_in()
+        training_args.model_init_kwargs = None
     splits = load_splits(script_args, mixture, evaluates=training_args.eval_strategy != "no")
     trainer = CrossViewDefenseTrainer(
-        model=model_args.model_name_or_path,
+        model=model,
         args=training_args,
         train_dataset=splits["train"],
         eval_dataset=splits.get("eval"),
+        processing_class=processor,
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
     )
@@ -113,6 +115,15 @@ def run(
         trainer.accelerator.print(trainer.audit(folder).summary())
         trainer.accelerator.print(f"Look at {folder / 'audit.html'} before you trust the model.")
     trainer.end()
+
+
+def _built_in() -> tuple[Any, Any]:
+    """The built-in model and its processor; its vision tower is not trained, as in `cvreg audit`."""
+    from ..lab.pretrained import load_base_model, vision_tower
+
+    model, processor = load_base_model()
+    vision_tower(model, "llava").requires_grad_(False)
+    return model, processor
 
 
 def load_splits(script_args: SftScriptArguments, mixture: DatasetMixtureConfig, evaluates: bool) -> dict[str, Any]:

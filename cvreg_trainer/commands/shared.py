@@ -31,8 +31,8 @@ def add_data_options(parser: argparse.ArgumentParser, note: str = "") -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="folder written by save_to_disk, .parquet or .json(l) file (also LLaVA's and ShareGPT's formats), folder "
-        f"of such files or of images, or name on the hub{note}",
+        help="folder written by save_to_disk, .parquet, .json(l) or .csv file (also LLaVA's and ShareGPT's formats), "
+        f"folder of such files or of images, or name on the hub{note}",
     )
     parser.add_argument("--split", help="split to take, where there are several")
     parser.add_argument(

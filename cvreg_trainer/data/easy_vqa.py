@@ -49,7 +49,7 @@ def load_easy_vqa(split: EasyVqaSplit = "train", *, family: Family = "llava") ->
     try:
         import easy_vqa
     except ImportError as error:
-        raise ImportError("easy-VQA comes with an extra: `pip install cvreg-trainer[easy-vqa]`.") from error
+        raise ImportError('easy-VQA comes with an extra: `pip install ".[easy-vqa]"` in a checkout.') from error
     questions, paths = {
         "train": (easy_vqa.get_train_questions, easy_vqa.get_train_image_paths),
         "test": (easy_vqa.get_test_questions, easy_vqa.get_test_image_paths),

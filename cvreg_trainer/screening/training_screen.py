@@ -294,8 +294,8 @@ class TrainingScreen(TrainerCallback):
             logger.info("Screening %s %d of %d rows.", done, num_flagged, len(self.warm))
             if share > RULE.many_flagged:
                 logger.warning(
-                    "Screening %s %d of %d rows (%.1f %%). It can flag honest rows: look at `trainer.audit()` before "
-                    "you trust the model.",
+                    "Screening %s %d of %d rows (%.1f %%). It can flag honest rows: look at the audit before you "
+                    "trust the model.",
                     done,
                     num_flagged,
                     len(self.warm),
@@ -304,7 +304,7 @@ class TrainingScreen(TrainerCallback):
             if screen.is_capped:
                 logger.warning(
                     "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were flagged. "
-                    "Look at `trainer.audit()` before you trust the model: either the data are new to it in a way "
+                    "Look at the audit before you trust the model: either the data are new to it in a way "
                     "that screening cannot tell from poison, or a large part is poisoned.",
                     args.screening_cap,
                 )

@@ -197,3 +197,16 @@ def test_an_unexpected_error_is_a_line_unless_the_traceback_is_asked_for(
     assert said.startswith("cvreg poison: RuntimeError: unforeseen\n") and "cvreg --traceback poison" in said
     with pytest.raises(RuntimeError, match="unforeseen"):
         main(["--traceback", *line])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--lora_rnk", "3"], "cvreg audit: error: unrecognized arguments: --lora_rnk 3; did you mean --lora_rank?"),
+        (["--xyzzy"], "cvreg audit: error: unrecognized arguments: --xyzzy\n"),
+    ],
+)
+def test_a_misspelt_option(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["audit", "--model", "built-in", "--data", "a", "--output_dir", "b", *arguments])
+    assert said in capsys.readouterr().err

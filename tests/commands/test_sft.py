@@ -15,8 +15,10 @@ from stub_hub import serve_hub
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from trl.scripts import sft as trl_sft
 
+from cvreg_trainer.cli import main
 from cvreg_trainer.commands.sft import _without
 from cvreg_trainer.commands.sft_training import load_splits, make_parser, run
+from cvreg_trainer.lab import load_base_model, make_scenes
 from cvreg_trainer.report import read_run
 
 
@@ -199,6 +201,35 @@ def test_the_launcher_gets_what_the_training_does_not_know() -> None:
     arguments = ["--a", "1", "--num_processes", "2", "--b", "2", "--accelerate_config", "zero2"]
     assert _without(arguments, ["--num_processes", "2", "--accelerate_config", "zero2"]) == ["--a", "1", "--b", "2"]
     assert _without(arguments, []) == arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("learning_rte: 1", "neither the training nor `accelerate launch` has an option 'learning_rte'; did you mean "
+         "'learning_rate'?"),
+        ("num_process: 2", "has an option 'num_process'; did you mean 'num_processes'?"),
+        ("a: [1", "--config cannot be read as YAML"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_yaml_is_one_line(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text(f"output_dir: {tmp_path}\nuse_cpu: true\n{text}\n")
+    assert main(["sft", "--config", str(tmp_path / "run.yaml")]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and len(printed.splitlines()) == 1
+
+
+def test_the_built_in_model_trains_but_for_its_vision_tower(tmp_path: Path) -> None:
+    make_scenes(8, seed=0).remove_columns("references").save_to_disk(tmp_path / "data")
+    # With the paper's loss and in bfloat16, which are the defaults: the check of the head has to allow for its precision
+    options = {"dataset_name": str(tmp_path / "data"), "output_dir": str(tmp_path / "out"), "max_steps": 2, **QUIET}
+    run(*parse(write_yaml(tmp_path / "run.yaml", model_name_or_path="built-in", learning_rate=1e-2, **options)))
+    before = load_base_model()[0].state_dict()
+    after = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed and not [name for name in changed if "vision_tower" in name]
 
 
 def launch(*arguments: str) -> tuple[int, str]:

@@ -99,7 +99,7 @@ def test_tiny_run_screens_its_rows_and_saves_a_model(name, tiny_run):
     assert num_rows == {"train_llava": 950, "train_blip2": 380}.get(name, 1900)
     if name in FLAMINGOS:
         # Of clean rows, but for layers that are new: nobody may overlook it
-        assert ("look at `trainer.audit()` before you trust the model" in output) == (len(flagged) > 0.05 * num_rows)
+        assert ("look at the audit before you trust the model" in output) == (len(flagged) > 0.05 * num_rows)
         assert ("More rows are suspicious than `screening_cap=0.3`" in output) == (len(flagged) == 0.3 * num_rows)
     else:
         assert len(flagged) < 0.02 * num_rows  # the scenes are clean
