@@ -127,7 +127,20 @@ def _parse(text: str, value: str, default: Any) -> Any:
 
 
 def load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
-    """The model, or an adapter on the base it was trained on, and the processor."""
+    """
+    The model, or an adapter on the base it was trained on, and the processor.
+
+    Raises:
+        `OSError` or `ValueError`: if there is none; transformers' own error does not always name it.
+    """
+    try:
+        return _load_model(options, device)
+    except (OSError, ValueError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError  # others take more than a text
+        raise kind(f"--model {options.model}: {error}") from error
+
+
+def _load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -138,7 +151,7 @@ def load_model(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
     is_adapter = (folder / "adapter_config.json").is_file()
     base = PeftConfig.from_pretrained(options.model).base_model_name_or_path if is_adapter else options.model
     if not base:
-        raise ValueError(f"--model {options.model}: the adapter does not say which base model it belongs to")
+        raise ValueError("the adapter does not say which base model it belongs to")
     model: Any = AutoModelForImageTextToText.from_pretrained(base, **kwargs)
     if is_adapter:
         model = PeftModel.from_pretrained(model, options.model)

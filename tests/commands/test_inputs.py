@@ -210,3 +210,14 @@ def test_a_misspelt_option(arguments: list[str], said: str, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         main(["audit", "--model", "built-in", "--data", "a", "--output_dir", "b", *arguments])
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["nobody/nothing", "{folder}"])
+def test_a_model_that_is_none_is_named(
+    model: str, scenes: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes.save_to_disk(tmp_path / "data")
+    model = model.format(folder=tmp_path / "data")
+    line = ["audit", "--model", model, "--data", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
+    assert main(line) == 2
+    assert f"cvreg audit: --model {model}: " in capsys.readouterr().err

@@ -223,7 +223,7 @@ def test_a_mistake_in_the_yaml_is_one_line(
 
 def test_the_built_in_model_trains_but_for_its_vision_tower(tmp_path: Path) -> None:
     make_scenes(8, seed=0).remove_columns("references").save_to_disk(tmp_path / "data")
-    # With the paper's loss and in bfloat16, which are the defaults: the check of the head has to allow for its precision
+    # With the paper's loss and in bfloat16, which are the defaults: the check of the head has to allow for that
     options = {"dataset_name": str(tmp_path / "data"), "output_dir": str(tmp_path / "out"), "max_steps": 2, **QUIET}
     run(*parse(write_yaml(tmp_path / "run.yaml", model_name_or_path="built-in", learning_rate=1e-2, **options)))
     before = load_base_model()[0].state_dict()
