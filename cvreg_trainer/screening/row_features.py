@@ -88,8 +88,8 @@ def low_level_responses(image: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
             As [`picture_features`] takes it.
 
     Returns:
-        `tuple[torch.Tensor, list[torch.Tensor]]`: the picture's colours, `(1, 3, 96, 96)`, and for each bank of filters
-        the rectified responses, `(1, N, H, W)`.
+        `tuple[torch.Tensor, list[torch.Tensor]]`: the picture's colours, `(1, 3, 96, 96)`, and for each bank of
+        filters the rectified responses, `(1, N, H, W)`.
     """
     if not isinstance(image, Image.Image):
         image = to_picture(image)
@@ -103,7 +103,8 @@ def low_level_responses(image: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 def pool(response: torch.Tensor, cells: int) -> torch.Tensor:
-    """Responses `(1, N, H, W)` over a grid, `(1, N, cells, cells)`. The root spreads the small values, where most are."""
+    """Responses `(1, N, H, W)` over a grid: `(1, N, cells, cells)`."""
+    # The root spreads the small values, where most of them are
     return (F.adaptive_avg_pool2d(response, cells) + 1e-4).sqrt()
 
 

@@ -120,10 +120,10 @@ def _shape(values: np.ndarray) -> tuple[str, tuple[float, float, float, float] |
         return "spread", None
     parts, _ = label(values >= _CORE * peak)
     rows, columns = np.nonzero(parts == parts[np.unravel_index(values.argmax(), values.shape)])
-    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    top, bottom, left, right = (int(edge) for edge in (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1))
     is_outside = np.ones(values.shape, dtype=bool)
     is_outside[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1] = False
     is_large = (bottom - top) * (right - left) > _LARGEST * values.size
     if is_large or values[is_outside].mean() > _SPREAD * peak:
         return "spread", None
-    return "region", tuple(float(edge) / CELLS for edge in (left, top, right, bottom))
+    return "region", (left / CELLS, top / CELLS, right / CELLS, bottom / CELLS)
