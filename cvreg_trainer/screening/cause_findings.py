@@ -28,8 +28,8 @@ class Trigger:
 
     Args:
         kind (`str`):
-            `"region"` of the images; `"spread"`: all over them, or in another place in each; `"question"`: words of
-            the question; `"unseen"`: nothing that can be shown.
+            `"region"` of the images; `"spread"`: all over them, or in another place in each, which may also be what
+            they show; `"question"`: words of the question; `"unseen"`: nothing that can be shown.
         box (`tuple[float, float, float, float]`, *optional*):
             Left, top, right and bottom edge of the region, as shares of width and height.
         map (`tuple[tuple[float, ...], ...]`, *optional*, defaults to `()`):
@@ -57,7 +57,10 @@ class Trigger:
             name = _name_of_place((left + right) / 2, (top + bottom) / 2)
             return f"The flagged images differ most {name}, x {left:.0%} to {right:.0%}, y {top:.0%} to {bottom:.0%}."
         if self.kind == "spread":
-            return "The flagged images differ all over, or in another place in each image."
+            return (
+                "The flagged images differ all over, or in another place in each: a trigger that is blended in or "
+                "moves, or what they show."
+            )
         return "No place of the flagged images stands out." if self.map else ""
 
     @classmethod

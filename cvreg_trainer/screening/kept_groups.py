@@ -47,7 +47,7 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
                 continue
             cause = Cause(
                 (candidate.word,),
-                candidate.rows,
+                candidate.rows[~is_flagged[candidate.rows]],
                 names[scores.source[place]],
                 float(scores.strength[place]),
                 float(scores.content[place]),

@@ -71,8 +71,9 @@ def write_audit_page(
     Write an audit as one HTML file that makes no request and needs no other file.
 
     The page has the counts, the findings with their triggers, the suspicious words, a histogram of each score, and a
-    table of the rows to sort, filter and page through, with the surprising pieces of each response marked; it offers the positions of the kept rows as a
-    file. The table holds the 20,000 most suspicious rows; the rest is counted, drawn and among the kept rows.
+    table of the rows to sort, filter and page through, with the surprising pieces of each response marked; it offers
+    the positions of the kept rows as a file. The table holds the 20,000 most suspicious rows; the rest is counted,
+    drawn and among the kept rows.
 
     Args:
         audit ([`Audit`]):

@@ -234,7 +234,7 @@
       const [left, top, right, bottom] = box.map((share) => share * CELLS);
       parts.push(drawn("rect", { class: "region", x: left, y: top, width: right - left, height: bottom - top }));
     }
-    const caption = withMap ? `${place} Peak ${number(peak)}.` : `Mean of the flagged images${box ? ", the region marked" : ""}.`;
+    const caption = withMap ? `${place} Peak ${number(peak)}; chance gives at most 1.` : `Mean of the flagged images${box ? ", the region marked" : ""}.`;
     return element("figure", {},
       drawn("svg", { viewBox: `-0.2 -0.2 ${CELLS + 0.4} ${CELLS + 0.4}`, role: "img", "aria-label": caption }, ...parts),
       element("figcaption", {}, caption));
@@ -297,17 +297,23 @@
 
   /** The flagged findings with their triggers, and a table of the groups that are kept. */
   function drawFindings() {
-    const kept = document.querySelector("#kept tbody");
+    const kept = byId("kept");
     if (byId("findings")) byId("findings").append(...data.findings.filter((finding) => finding.isFlagged).map(findingNode));
     if (!kept) return;
-    kept.append(...data.findings.filter((finding) => !finding.isFlagged).map((finding) => {
-      const [strength, content, pValue] = [2, 3, 5].map((place) => element("td", { className: "number" }, finding.numbers[place][1]));
-      return element("tr", {},
-        element("th", { "@scope": "row" }, finding.words.slice(0, 6).join(", ") + (finding.words.length > 6 ? ", ..." : "")),
-        element("td", { className: "number" }, finding.numRows.toLocaleString("en")),
-        element("td", {}, badge("kept", false), ` ${finding.summary}`),
-        element("td", { className: "text" }, finding.responses[0] || ""), strength, content, pValue);
-    }));
+    const groups = data.findings.filter((finding) => !finding.isFlagged);
+    for (const summary of new Set(groups.map((finding) => finding.summary))) {
+      kept.append(element("tbody", {},
+        element("tr", {}, element("th", { "@scope": "rowgroup", "@colspan": 6, className: "verdict" }, summary)),
+        ...groups.filter((finding) => finding.summary === summary).map(keptRow)));
+    }
+  }
+
+  function keptRow(finding) {
+    const [strength, content, pValue] = [2, 3, 5].map((place) => element("td", { className: "number" }, finding.numbers[place][1]));
+    return element("tr", {},
+      element("th", { "@scope": "row" }, finding.words.slice(0, 6).join(", ") + (finding.words.length > 6 ? ", ..." : "")),
+      element("td", { className: "number" }, finding.numRows.toLocaleString("en")),
+      element("td", { className: "text" }, finding.responses[0] || ""), strength, content, pValue);
   }
 
   /** Which shard, annotator or crawl the flagged rows come from; a press on one shows its rows. */
