@@ -61,7 +61,7 @@ class Trigger:
                 "The flagged images differ all over, or in another place in each: a trigger that is blended in or "
                 "moves, or what they show."
             )
-        return "No place of the flagged images stands out." if self.map else ""
+        return "No one place of the flagged images stands out." if self.map else ""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trigger:

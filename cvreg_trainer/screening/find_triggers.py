@@ -116,8 +116,8 @@ class TriggerFinder:
         compared = self._compare(rows) if "image" in source else None
         if compared is not None:
             found, number, num_others = compared
-            # A weak difference all over may be what the pictures show
-            kind = "question" if words and found.values.max() <= 1 else found.kind
+            # Beside such words a difference all over is rather what the pictures show
+            kind = "question" if words and found.kind != "region" else found.kind
             grid = tuple(tuple(round(value, 3) for value in line) for line in found.values.tolist())
             return Trigger(kind, found.box, grid, words, number, num_others)
         if "question" in source and any(self.questions):

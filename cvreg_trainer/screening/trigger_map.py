@@ -25,6 +25,8 @@ CELLS = 16  # along either side
 MIN_PICTURES = 3  # in either group
 NUM_SHUFFLES = 99
 _NOISE = 1e-4  # variance that rounding and resizing leave where nothing differs
+# Nats for each picture at the peak of a region: less is what pictures happen to show in the same place
+_LEAST = 0.3
 _CORE = 0.5  # share of the peak that the cells of a region reach
 _SPREAD = 0.1  # of the peak: a difference that is as large in the mean outside the region is everywhere
 _LARGEST = 0.25  # share of the picture that a region takes
@@ -96,7 +98,10 @@ def map_trigger(flagged: np.ndarray, others: np.ndarray, seed: int) -> TriggerMa
     # A constant picture differs from itself nowhere
     values = beyond[0] / max(float(beyond[1:].max()), 1e-9)
     is_seen = values.max() > 1 or beyond[0].mean() > beyond[1:].mean((1, 2)).max() + 1e-9
-    return TriggerMap(values.astype(np.float32), *(_shape(values) if is_seen else ("unseen", None)))
+    kind, box = _shape(values) if is_seen else ("unseen", None)
+    if beyond[0].max() < _LEAST and kind == "region":
+        kind, box = "spread", None
+    return TriggerMap(values.astype(np.float32), kind, box)
 
 
 def _nats(values: np.ndarray, is_first: np.ndarray) -> np.ndarray:
