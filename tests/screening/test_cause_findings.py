@@ -56,7 +56,8 @@ def test_a_place_in_words(box, name):
 def test_other_kinds_in_words():
     grid = ((0.1,),)
     assert "all over" in Trigger("spread", map=grid).place
-    assert "No one place" in Trigger("unseen", map=grid).place and Trigger("question", words=(("a", 1, 0),)).place == ""
+    assert "No one place" in Trigger("unseen", map=grid).place
+    assert Trigger("question", words=(("a", 1, 0),)).place == ""
     assert FINDING.is_flagged and "poison" in FINDING.summary
     for verdict in VERDICTS.keys() - {"poison"}:
         kept = replace(FINDING, verdict=verdict)
