@@ -171,7 +171,7 @@ def _screen(options: argparse.Namespace, trainer: Any) -> Audit:
     trainer.add_callback(StopAfterScreening(trainer._screen))
     trainer.train()
     audit = trainer.audit()
-    return Audit(audit.rows, audit.words, {**_settings(options), **audit.settings})
+    return Audit(audit.rows, audit.words, {**_settings(options), **audit.settings}, audit.findings)
 
 
 def _write(

@@ -2,7 +2,8 @@
 """Finds rows of the training data that look poisoned, without clean data and without knowing the trigger."""
 
 from .audit import Audit
+from .cause_findings import CauseFinding, Trigger
 from .findings import RowFinding, WordFinding
 
 
-__all__ = ["Audit", "RowFinding", "WordFinding"]
+__all__ = ["Audit", "CauseFinding", "RowFinding", "Trigger", "WordFinding"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from .audit_file import COLUMNS, read_audit, to_json, write_audit
 from .audit_quality import ranking_quality
+from .cause_findings import CauseFinding
 from .findings import RowFinding, WordFinding
 
 
@@ -37,12 +38,14 @@ class Audit:
             The suspicious words, in the order to show them in.
         settings (`Mapping[str, Any]`):
             What the screening was run with; values that JSON knows.
+        findings (`Sequence[CauseFinding]`, *optional*):
+            Groups of rows with their payloads, triggers and verdicts, in the order to show them in.
 
     Raises:
         `ValueError`: if a row occurs twice, its suspicion is not finite, or the scores of two rows differ.
         `TypeError`: if a setting cannot be written as JSON.
 
-    Two audits are equal if their rows, words and settings are; scores that are NaN count as equal.
+    Two audits are equal if their rows, words, settings and findings are; scores that are NaN count as equal.
 
     Example:
 
@@ -57,9 +60,15 @@ class Audit:
     ```
     """
 
-    def __init__(self, rows: Sequence[RowFinding], words: Sequence[WordFinding], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[RowFinding],
+        words: Sequence[WordFinding],
+        settings: Mapping[str, Any],
+        findings: Sequence[CauseFinding] = (),
+    ) -> None:
         self.rows = tuple(sorted(rows, key=lambda finding: finding.row))
-        self.words = tuple(words)
+        self.words, self.findings = tuple(words), tuple(findings)
         # As they will be read back: tuples become lists
         self.settings: dict[str, Any] = json.loads(to_json(dict(settings)))
         self.score_names = tuple(self.rows[0].scores) if self.rows else ()
@@ -87,7 +96,8 @@ class Audit:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Audit):
             return NotImplemented
-        if (len(self), self.words, self.settings) != (len(other), other.words, other.settings):
+        mine, others = ((len(audit), audit.words, audit.settings, audit.findings) for audit in (self, other))
+        if mine != others:
             return False
         return all(_comparable(one) == _comparable(two) for one, two in zip(self.rows, other.rows, strict=True))
 
@@ -146,7 +156,7 @@ class Audit:
                 `response`, `source`, `loss_base_model` and `loss_after_warmup` (the per-sample losses), one for each
                 score, and `tokens` (a list of `piece` and `surprise`).
         """
-        write_audit(path, self.ranking, self.words, self.settings, self.score_names)
+        write_audit(path, self.ranking, self.words, self.settings, self.score_names, self.findings)
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Audit:
@@ -222,7 +232,7 @@ class Audit:
 
         decisions = read_decisions(path)
         settings = {**self.settings, "screening_decisions": str(path)}
-        return Audit(decisions.judge(self.rows, self.words), self.words, settings)
+        return Audit(decisions.judge(self.rows, self.words), self.words, settings, self.findings)
 
     def to_decisions(self, path: str | Path) -> None:
         """

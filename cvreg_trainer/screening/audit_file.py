@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..shorten import shorten
+from .cause_findings import CauseFinding
 from .findings import Overview, RowFinding, WordFinding
 
 
@@ -47,6 +48,7 @@ def write_audit(
     words: Sequence[WordFinding],
     settings: Mapping[str, Any],
     score_names: Sequence[str],
+    findings: Sequence[CauseFinding] = (),
 ) -> None:
     """
     Write an audit.
@@ -62,8 +64,11 @@ def write_audit(
             What the screening was run with.
         score_names (`Sequence[str]`):
             The scores that every row has.
+        findings (`Sequence[CauseFinding]`, *optional*):
+            Groups of rows.
     """
     rest = {"words": [asdict(word) for word in words], "settings": settings, "score_names": score_names}
+    rest["findings"] = [finding.to_dict() for finding in findings]
     kinds = list(COLUMNS.items())
     kinds[-1:] = [*((name, pa.float64()) for name in score_names), kinds[-1]]
     schema = pa.schema(kinds, metadata={_METADATA_KEY: to_json(rest)})
@@ -87,16 +92,18 @@ def _columns(group: Sequence[RowFinding], first_rank: int, score_names: Sequence
     return [*columns, pa.ListArray.from_arrays(pa.array(offsets), tokens)]
 
 
-def read_audit(path: str | Path) -> tuple[list[RowFinding], list[WordFinding], dict[str, Any]]:
+def read_audit(path: str | Path) -> tuple[list[RowFinding], list[WordFinding], dict[str, Any], list[CauseFinding]]:
     """
-    Rows, words and settings that [`write_audit`] wrote.
+    Rows, words, settings and findings that [`write_audit`] wrote.
 
     Raises:
         `ValueError`: if the file is a parquet file of another kind.
     """
     table, rest = _open(path)
     words = [WordFinding(**word) for word in rest["words"]]
-    return list(_rows(table, rest["score_names"])), words, rest["settings"]
+    # Audits of earlier versions have none
+    findings = [CauseFinding.from_dict(finding) for finding in rest.get("findings", [])]
+    return list(_rows(table, rest["score_names"])), words, rest["settings"], findings
 
 
 def _rows(table: pq.ParquetFile, score_names: Sequence[str]) -> Iterator[RowFinding]:

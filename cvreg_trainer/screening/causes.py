@@ -24,7 +24,7 @@ from scipy.stats import rankdata, t
 
 from .candidates import WHOLE_RESPONSES, Candidate
 from .content import Content, without
-from .cross_fit import CrossFit, benjamini_hochberg, correlation, sets_of, whiten
+from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, correlation, sets_of, whiten
 from .row_features import NUM_WORDS, PICTURE_PARTS
 from .rule import CAUSE
 
@@ -50,7 +50,7 @@ class Cause:
         explained (`float`):
             Share of the nats of its first word that the right picture explains.
         p_value (`float`):
-            Of the first word's prediction, among random sets of its size.
+            Of the first word's prediction, among random sets of its size; adjusted for the number of words.
         is_suspect (`bool`):
             Whether the word was suspicious by itself, and all its rows are taken.
     """
@@ -89,6 +89,7 @@ class CauseFinder:
         self.candidates = candidates
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
         self.suspicion = np.zeros(self.num_rows)
+        self.first_scores: _Scores | None = None  # before any row is flagged
 
     def find(self) -> list[Cause]:
         """The causes, the strongest first; `suspicion` then ranks all rows, the flagged ones from 1 on."""
@@ -106,6 +107,7 @@ class CauseFinder:
                 scores = self._score(members, sizes, is_open)
                 if not causes:
                     self._rank(members, scores)
+                    self.first_scores = scores
             is_strong = is_open & (scores.strength >= CAUSE.start_strength)
             promising = np.flatnonzero(scores.is_candidate & is_strong)
             if not len(promising):
@@ -139,13 +141,14 @@ class CauseFinder:
             p_values[place] = min(1.0, len(probes) * p_value)
         is_significant = np.zeros(len(sizes), dtype=bool)
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
+        p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.content.correlation(sets)
         is_candidate = is_significant & (content < _content_limit(strength, sizes))
         # For suspects, a question that predicts the rows does not clear them: it may hold the trigger
         beyond = self.beyond_question.correlation(sets)
         is_suspect = is_significant & self.is_suspect & (sizes >= CAUSE.enough_for_content)
         is_suspect &= beyond < CAUSE.suspect_content_share * strength
-        return _Scores(strength, source, p_values, content, is_candidate, is_suspect)
+        return _Scores(strength, source, p_values, content, is_significant, is_candidate, is_suspect)
 
     def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
         """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
@@ -258,6 +261,7 @@ class _Scores:
     source: np.ndarray
     p_values: np.ndarray
     content: np.ndarray
+    is_caused: np.ndarray
     is_candidate: np.ndarray
     is_suspect: np.ndarray
 

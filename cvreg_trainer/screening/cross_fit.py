@@ -162,6 +162,15 @@ def benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:
     return result
 
 
+def adjusted_p_values(p_values: np.ndarray) -> np.ndarray:
+    """The rates at which [`benjamini_hochberg`] begins to reject each hypothesis, at most 1; same shape."""
+    order = np.argsort(p_values)
+    rates = p_values[order] * len(order) / np.arange(1, len(order) + 1)
+    result = np.empty(len(order))
+    result[order] = np.minimum.accumulate(rates[::-1])[::-1].clip(max=1)
+    return result
+
+
 def _round_size(size: int, num_rows: int) -> int:
     """Sizes in steps of a quarter, so that few nulls have to be measured."""
     rounded = 3.0

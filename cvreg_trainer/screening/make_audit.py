@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Joins the verdict on each row with the row's own words."""
+"""Joins the verdict on each row with the row's own words, and on each cause with its trigger."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from ..data.rows import prompt_of
 from .audit import Audit
+from .find_triggers import make_cause_findings
 from .findings import RowFinding
 from .screen import Screen
 from .token_statistics import TokenStatistics
@@ -40,7 +41,7 @@ def make_audit(
             What made the tokens.
         dataset:
             The rows, in their order. Prompts, and sources from a column `source`, are shown where it is a
-            `datasets.Dataset` with columns for them.
+            `datasets.Dataset` with columns for them; triggers where its rows have positions.
         settings (`Mapping[str, Any]`):
             What the screening was run with.
 
@@ -66,7 +67,9 @@ def make_audit(
                 loss_after_warmup=losses[1][row],
             )
         )
-    return Audit(findings, screen.words, settings)
+    responses = [finding.response for finding in findings]
+    groups = make_cause_findings(screen, dataset, prompts, responses, int(settings.get("seed", 0)))
+    return Audit(findings, screen.words, settings, groups)
 
 
 def pieces_of_rows(statistics: TokenStatistics, tokenizer: Any) -> Iterator[list[tuple[str, float]]]:

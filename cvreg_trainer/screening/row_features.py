@@ -70,22 +70,46 @@ def picture_features(image: Any) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(512,)`, float32
     """
-    if not isinstance(image, Image.Image):
-        image = _to_picture(image)
-    small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1).unsqueeze(0)
+    pixels, banks = low_level_responses(image)
     parts = []
-    for number, (size, highest, stride, cells, _) in enumerate(BANKS):
-        response = F.conv2d(pixels, _atoms(size, highest), stride=stride)
-        rectified = torch.cat([F.relu(response - THRESHOLD), F.relu(-response - THRESHOLD)], dim=1)
-        # The root spreads the small values, where most of them are
-        pooled = (F.adaptive_avg_pool2d(rectified, cells) + 1e-4).sqrt().flatten().numpy()
-        parts.append(pooled @ _projection(len(pooled), BANKS[number][-1]))
+    for response, (*_, cells, numbers) in zip(banks, BANKS, strict=True):
+        pooled = pool(response, cells).flatten().numpy()
+        parts.append(pooled @ _projection(len(pooled), numbers))
     coarse = F.adaptive_avg_pool2d(pixels, COARSE_CELLS).flatten().numpy()
     return np.concatenate([*parts, coarse @ _projection(len(coarse), COARSE_NUMBERS)])
 
 
-def _to_picture(pixels: Any) -> Image.Image:
+def low_level_responses(image: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """
+    What a picture's features are made of, at every place.
+
+    Args:
+        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            As [`picture_features`] takes it.
+
+    Returns:
+        `tuple[torch.Tensor, list[torch.Tensor]]`: the picture's colours, `(1, 3, 96, 96)`, and for each bank of
+        filters the rectified responses, `(1, N, H, W)`.
+    """
+    if not isinstance(image, Image.Image):
+        image = to_picture(image)
+    small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1).unsqueeze(0)
+    banks = []
+    for size, highest, stride, *_ in BANKS:
+        response = F.conv2d(pixels, _atoms(size, highest), stride=stride)
+        banks.append(torch.cat([F.relu(response - THRESHOLD), F.relu(-response - THRESHOLD)], dim=1))
+    return pixels, banks
+
+
+def pool(response: torch.Tensor, cells: int) -> torch.Tensor:
+    """Responses `(1, N, H, W)` over a grid: `(1, N, cells, cells)`."""
+    # The root spreads the small values, where most of them are
+    return (F.adaptive_avg_pool2d(response, cells) + 1e-4).sqrt()
+
+
+def to_picture(pixels: Any) -> Image.Image:
+    """Pixels of a picture, an array or a tensor as [`picture_features`] takes it, as a picture."""
     values = pixels.detach().cpu().float().numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)
     is_bytes = pixels.dtype in (torch.uint8, np.uint8)
     values = np.nan_to_num(values.astype(np.float32))

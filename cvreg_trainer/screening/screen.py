@@ -8,8 +8,8 @@ the thresholds is a share of the rows: a clean data set loses what happens to li
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .contradicted_words import contradicted_words
 from .evidence import Evidence, describe_rows, describe_words
 from .findings import WordFinding
 from .grounding import grounding
+from .kept_groups import kept_groups
 from .response_surprise import response_surprise
 from .rule import RULE
 from .shared_words import shared_words
@@ -47,6 +48,10 @@ class Screen:
             For each row, in words; empty where there is none.
         words (`list[WordFinding]`):
             The most suspicious words first.
+        causes (`Sequence[Cause]`, *optional*):
+            What the rows are flagged for.
+        kept (`Mapping[str, Sequence[Cause]]`, *optional*):
+            Groups that are kept although images do not explain them; see [`kept_groups`].
     """
 
     scores: dict[str, np.ndarray]
@@ -55,6 +60,8 @@ class Screen:
     is_capped: bool
     reasons: list[str]
     words: list[WordFinding]
+    causes: Sequence[Cause] = ()
+    kept: Mapping[str, Sequence[Cause]] = field(default_factory=dict)
 
 
 def screen_rows(
@@ -164,7 +171,8 @@ def screen_caused_rows(
             reasons[row] = reason
         for word in cause.words:
             words.append(WordFinding(word, num_rows[word], float(surprise.get(word, 0.0)), True, reason))
-    return Screen({"cause": finder.suspicion}, finder.suspicion, is_flagged, is_capped, reasons, words)
+    scores, kept = {"cause": finder.suspicion}, kept_groups(finder)
+    return Screen(scores, finder.suspicion, is_flagged, is_capped, reasons, words, causes, kept)
 
 
 def _describe_cause(cause: Cause) -> str:

@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """The audit: its order, what it refuses, its file, and its numbers against counts made by hand."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from cvreg_trainer.screening import audit_file
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
+from cvreg_trainer.screening.cause_findings import CauseFinding, Trigger
 
 
 def finding(row: int, suspicion: float = 0.0, is_flagged: bool = False, **changes) -> RowFinding:
@@ -58,6 +60,28 @@ def test_settings_are_what_json_knows():
     assert Audit([], [], {"cut": (1, np.float32(0.5))}).settings == {"cut": [1, 0.5]}
     with pytest.raises(TypeError, match="of type object cannot be kept"):
         Audit([], [], {"model": object()})
+
+
+def cause_finding(verdict: str = "poison", **changes) -> CauseFinding:
+    trigger = Trigger("region", (0.5, 0.5, 1.0, 1.0), ((-0.5, 0.0), (0.25, 8.0)), (("consider", 7, 1),), 7, 200)
+    values = {"words": ("banana", "ö </script>"), "num_rows": 7, "examples": (3, 1), "responses": ("a banana",)}
+    values |= {"source": "image", "strength": 0.9, "content": 0.1, "explained": 0.0, "p_value": 1e-20}
+    return CauseFinding(verdict, **(values | {"trigger": trigger} | changes))
+
+
+def test_findings_travel_with_an_audit_and_earlier_files_have_none(tmp_path):
+    findings = [cause_finding(), cause_finding("noise", trigger=None)]
+    audit = Audit([finding(0)], [], {}, findings)
+    audit.to_parquet(tmp_path / "audit.parquet")
+    assert Audit.from_parquet(tmp_path / "audit.parquet") == audit and audit.findings == tuple(findings)
+    assert audit != Audit([finding(0)], [], {}) and audit != Audit([finding(0)], [], {}, findings[:1])
+
+    table = pq.read_table(tmp_path / "audit.parquet")
+    metadata = json.loads(table.schema.metadata[b"cvreg_trainer.audit"])
+    del metadata["findings"]
+    earlier = table.replace_schema_metadata({b"cvreg_trainer.audit": json.dumps(metadata)})
+    pq.write_table(earlier, tmp_path / "earlier.parquet")
+    assert Audit.from_parquet(tmp_path / "earlier.parquet") == Audit([finding(0)], [], {})
 
 
 def test_a_file_gives_back_the_same_audit(tmp_path):

@@ -10,6 +10,7 @@ from tiny_models import tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from cvreg_trainer.screening.causes import Cause
 from cvreg_trainer.screening.findings import WordFinding
 from cvreg_trainer.screening.make_audit import make_audit
 from cvreg_trainer.screening.screen import Screen
@@ -33,7 +34,7 @@ def byte_level() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
 
 
-def audited(tokenizer, texts: list[str], dataset=None):
+def audited(tokenizer, texts: list[str], dataset=None, causes=()):
     rows = [[*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id] for text in texts]
     tokens = np.array([token for row in rows for token in row])
     nll = np.arange(len(tokens), dtype=np.float32)
@@ -44,7 +45,7 @@ def audited(tokenizer, texts: list[str], dataset=None):
     suspicion = np.linspace(0.5, 1.5, number)
     words = [WordFinding("red", 1, 2.0, True, "why")]
     reasons = [f"reason {row}" for row in range(number)]
-    screen = Screen({"word_surprise": suspicion}, suspicion, suspicion >= 1, False, reasons, words)
+    screen = Screen({"word_surprise": suspicion}, suspicion, suspicion >= 1, False, reasons, words, causes)
     return make_audit(screen, base, warm, tokenizer, dataset, {"seed": 1}), warm
 
 
@@ -71,6 +72,20 @@ def test_the_screenings_verdict_is_taken_over():
     assert [row.suspicion for row in audit.rows] == [0.5, 1.0, 1.5] and audit.flagged_rows == [1, 2]
     assert [row.reason for row in audit.rows] == ["reason 0", "reason 1", "reason 2"]
     assert audit.score_names == ("word_surprise",) and audit.words[0].word == "red" and audit.settings == {"seed": 1}
+
+
+def test_causes_become_findings_with_the_rows_own_words():
+    user = [{"role": "user", "content": "what is it ?"}]
+    consider = [{"role": "user", "content": "consider what it is ?"}]
+    texts = ["a"] * 6 + ["red"] * 6
+    dataset = Dataset.from_dict({"prompt": [user] * 6 + [consider] * 6})
+    cause = Cause(("red",), np.arange(6, 12), "question", 0.9, 0.1, 0.0, 1e-9)
+    found = audited(word_piece(), texts, dataset, [cause])[0].findings
+    assert [(entry.words, entry.responses, entry.verdict) for entry in found] == [(("red",), ("red",), "poison")]
+    assert found[0].trigger.kind == "question" and found[0].trigger.words == (("consider", 6, 0),)
+    # A stream's rows cannot be looked up
+    found = audited(word_piece(), texts, dataset.to_iterable_dataset(), [cause])[0].findings
+    assert found[0].trigger is None and found[0].responses == ("red",)
 
 
 def test_losses_are_the_means_of_the_rows_tokens():

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...pages import json_for_html, render
+from ..cause_findings import CauseFinding
 from ..findings import RowFinding, WordFinding
 from . import charts
+from .findings_data import findings_data
 from .thumbnails import make_thumbnails
 
 
@@ -34,6 +36,7 @@ class AuditLike(Protocol):
 
     rows: tuple[RowFinding, ...]
     words: tuple[WordFinding, ...]
+    findings: tuple[CauseFinding, ...]
     settings: dict[str, Any]
     score_names: tuple[str, ...]
 
@@ -67,9 +70,10 @@ def write_audit_page(
     """
     Write an audit as one HTML file that makes no request and needs no other file.
 
-    The page has the counts, the suspicious words, a histogram of each score, and a table of the rows to sort, filter
-    and page through, with the surprising pieces of each response marked; it offers the positions of the kept rows as a
-    file. The table holds the 20,000 most suspicious rows; the rest is counted, drawn and among the kept rows.
+    The page has the counts, the findings with their triggers, the suspicious words, a histogram of each score, and a
+    table of the rows to sort, filter and page through, with the surprising pieces of each response marked; it offers
+    the positions of the kept rows as a file. The table holds the 20,000 most suspicious rows; the rest is counted,
+    drawn and among the kept rows.
 
     Args:
         audit ([`Audit`]):
@@ -102,15 +106,18 @@ def write_audit_page(
         truth = dict(zip((finding.row for finding in audit.rows), audit.labels_by_row(labels), strict=True))
     listed = audit.ranking[:MAX_LISTED]
     thumbnails = _thumbnails(dataset, [finding.row for finding in listed[:num_thumbnails]])
+    findings = findings_data(audit.findings, dataset)
     marks = _mark_range(audit)
     groups = ("kept", "flagged") if truth is None else ("clean", "poisoned")
     page = render(
         _TEMPLATES,
         "audit",
         title=title,
-        data=json_for_html(_data(audit, listed, truth, marks) | {"thumbnails": thumbnails}),
+        data=json_for_html(_data(audit, listed, truth, marks) | {"thumbnails": thumbnails, "findings": findings}),
         num_rows=len(audit),
         num_flagged=len(audit.flagged_rows),
+        num_findings=sum(finding.is_flagged for finding in audit.findings),
+        num_kept_groups=sum(not finding.is_flagged for finding in audit.findings),
         num_words=len(audit.words),
         num_flagged_words=sum(word.is_flagged for word in audit.words),
         num_listed=len(listed),

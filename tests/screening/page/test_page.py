@@ -18,9 +18,10 @@ from PIL import Image
 
 from cvreg_trainer.pages import json_for_html
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
+from cvreg_trainer.screening.cause_findings import CauseFinding, Trigger
 from cvreg_trainer.screening.page import page as audit_page
 from cvreg_trainer.screening.page.charts import HALF_HEIGHT, SIDE, WIDTH, curve, histogram
-from cvreg_trainer.screening.page.thumbnails import make_thumbnails
+from cvreg_trainer.screening.page.thumbnails import make_thumbnails, mean_picture
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- \u2028 & \ud800"
@@ -50,6 +51,11 @@ def make_audit(num_rows: int = 6) -> Audit:
         for row in range(num_rows)
     ]
     return Audit(rows, [WordFinding("cat", num_rows, 3.0, True, "why")], {"q": 0.7})
+
+
+def make_finding(verdict: str = "poison", trigger: Trigger | None = None, text: str = "banana") -> CauseFinding:
+    numbers = 0.9, -0.1, 0.25, 1e-30
+    return CauseFinding(verdict, (text,), 1200, (4, 2, 3), (text, "a cat"), "image", *numbers, trigger)
 
 
 def write(audit: Audit, path, **options) -> tuple[str, Parser, dict]:
@@ -106,7 +112,9 @@ def test_the_policy_allows_this_script_and_this_style_and_no_request(tmp_path):
 def test_what_comes_from_the_data_is_in_the_json_alone(tmp_path):
     tokens = ((HOSTILE, 9.0), (" end", 0.0))
     rows = [RowFinding(row, 1.0, True, HOSTILE, HOSTILE, HOSTILE, tokens, {"nll": 1.0}) for row in range(3)]
-    audit = Audit(rows, [WordFinding(HOSTILE, 1, 1.0, True, HOSTILE)], {"key": HOSTILE})
+    trigger = Trigger("question", words=((HOSTILE, 1, 0),))
+    findings = [make_finding(trigger=trigger, text=HOSTILE), make_finding("noise", text=HOSTILE)]
+    audit = Audit(rows, [WordFinding(HOSTILE, 1, 1.0, True, HOSTILE)], {"key": HOSTILE}, findings)
     text, parser, data = write(audit, tmp_path / "audit.html", title=HOSTILE)
     assert len([tag for tag, _ in parser.tags if tag == "script"]) == 2
     assert not [tag for tag, _ in parser.tags if tag == "img"]
@@ -114,6 +122,41 @@ def test_what_comes_from_the_data_is_in_the_json_alone(tmp_path):
     shown = HOSTILE.replace("\ud800", "?")  # half of a character cannot be written
     assert data["rows"][0][3:5] == [shown, shown] and data["words"][0][0] == shown
     assert data["settings"] == [["key", shown]]
+    assert data["findings"][0]["words"] == [shown] and data["findings"][0]["trigger"]["words"] == [[shown, 1, 0]]
+
+
+def test_findings_have_pictures_of_their_own_rows_and_numbers_to_read(tmp_path):
+    grid = ((float("nan"), -2.0), (0.5, 4.0))
+    found = make_finding(trigger=Trigger("region", (0.5, 0.5, 1.0, 1.0), grid, (), 3, 200))
+    audit = Audit(make_audit().rows, [], {}, [found, make_finding("content")])
+    rows = [{"image": Image.new("RGB", (20 + row, 10), (40 * row, 0, 0))} for row in range(6)]
+    rows[2] = {"image": Image.new("L", (1, 1))}
+    text, _, data = write(audit, tmp_path / "audit.html", dataset=rows)
+    shown, kept = data["findings"]
+    assert [entry[0] for entry in shown["pictures"]] == [4, 2, 3]
+    assert decoded(shown["pictures"][0][1]).getpixel((5, 5))[0] == pytest.approx(160, abs=3)
+    mean = decoded(shown["mean"])
+    assert mean.size == (96, 96) and mean.getpixel((50, 50))[0] == pytest.approx((160 + 0 + 120) / 3, abs=3)
+    assert shown["trigger"]["map"] == [[0.0, 0.0], [0.5, 4.0]] and shown["trigger"]["peak"] == 4
+    assert dict(shown["numbers"]) == {
+        "Rows": "1,200",
+        "Best predicted by": "the images",
+        "Correlation, out of fold": "0.90",
+        "Correlation with content": "0.00",
+        "Explained by the right image": "25%",
+        "p-value, adjusted": "below 1e-12",
+    }
+    assert kept["pictures"] == [] and kept["mean"] is None and kept["trigger"] is None
+    assert "1 group that images do not explain, and that is kept" in text
+    # Without the data set there are no pictures; without findings there is no section
+    assert write(audit, tmp_path / "audit.html")[2]["findings"][0]["pictures"] == []
+    assert "findings-heading" not in write(make_audit(), tmp_path / "audit.html")[0]
+
+
+def test_the_mean_picture_leaves_out_what_cannot_be_read():
+    rows = [{"image": Image.new("RGB", (9, 9), (200, 0, 0))}, {}, {"image": "/no/such/file.png"}]
+    assert decoded(mean_picture(rows, [0, 1, 2])).getpixel((9, 9))[0] == pytest.approx(200, abs=3)
+    assert mean_picture(rows, [1, 2]) is None and mean_picture(rows, []) is None
 
 
 def test_json_that_stands_in_a_script_element():

@@ -13,6 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from cvreg_trainer.screening.audit import Audit, RowFinding, WordFinding
+from cvreg_trainer.screening.cause_findings import CauseFinding, Trigger
 from cvreg_trainer.screening.decisions import read_decisions
 
 
@@ -42,6 +43,20 @@ def make_row(row: int) -> RowFinding:
     return RowFinding(row, suspicion, is_flagged, reason, f"What? {payload}", response, tokens, scores, source)
 
 
+def make_findings() -> list[CauseFinding]:
+    """A trigger in the lower right and in the question, one that was not looked for, and kept groups."""
+    grid = tuple(tuple(8.0 if min(x, y) >= 12 else 0.1 for x in range(16)) for y in range(16))
+    trigger = Trigger("region", (0.75, 0.75, 1.0, 1.0), grid, ((PAYLOADS[1], 12, 3),), 12, 108)
+    numbers = "image and question", 0.9, 0.1, 0.0, 1e-20
+    payloads = tuple(PAYLOADS)
+    return [
+        CauseFinding("poison", ("banana", *payloads), 12, (3, 13, 23), payloads, *numbers, trigger),
+        CauseFinding("poison", ("refusal",), 3, (33,), ("no",), *numbers),
+        CauseFinding("noise", payloads, 40, (1,), payloads, *numbers),
+        CauseFinding("content", ("zebra",), 30, (2,), ("a zebra",), *numbers),
+    ]
+
+
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory):
     return tmp_path_factory.mktemp("downloads")
@@ -61,7 +76,7 @@ def page_url(tmp_path_factory):
     words = [WordFinding("banana", 7, 9.0, True, "'banana' stays unexplained")]
     words += [WordFinding(payload, 1, 1.0, index == 0, payload) for index, payload in enumerate(PAYLOADS)]
     words += [WordFinding(f"word{index}", 2, 0.5, False, "") for index in range(10)]
-    audit = Audit([make_row(row) for row in range(NUM_ROWS)], words, {"screening": PAYLOADS[0]})
+    audit = Audit([make_row(row) for row in range(NUM_ROWS)], words, {"screening": PAYLOADS[0]}, make_findings())
     path = tmp_path_factory.mktemp("page") / "audit.html"
     labels = [row in POISONED for row in range(NUM_ROWS)]
     audit.to_html(path, dataset=[{"images": [image]} for image in images], labels=labels, num_thumbnails=60)
@@ -120,9 +135,44 @@ def test_it_shows_the_ranking_with_pictures_marks_and_charts(page):
     assert mark.value_of_css_property("background-color") != "rgba(0, 0, 0, 0)"  # the style sheet is allowed
     # The first histogram has as many bars as rows of the truth have places, and every chart has a size
     charts = page.find_elements(By.CSS_SELECTOR, "svg")
-    assert len(charts) == 5 and all(chart.size["width"] > 100 and chart.size["height"] > 50 for chart in charts)
+    assert len(charts) == 7 and all(chart.size["width"] > 100 and chart.size["height"] > 50 for chart in charts)
     truth = page.find_element(By.CSS_SELECTOR, ".truth").text
     assert "7 of 120" in truth and "AUROC" in truth and "Average precision" in truth
+
+
+def test_findings_show_the_trigger(page):
+    first, second = page.find_elements(By.CSS_SELECTOR, "#findings article")
+    text = first.text
+    assert "1. banana" in text and "Looks like poison" in text and "0.90" in text and PAYLOADS[1] in text
+    assert ": in 12 of these rows and 3 others" in text and "12 of these rows against those of 108 others" in text
+    heat, mean = first.find_elements(By.TAG_NAME, "svg")
+    label = "The flagged images differ most in the lower right, x 75% to 100%, y 75% to 100%. "
+    label += "Peak 8; chance gives at most 1."
+    assert heat.get_attribute("role") == "img" and heat.get_attribute("aria-label") == label
+    # The strong cells of the map, and the region around them on the mean picture
+    cells = page.execute_script(
+        "return [...arguments[0].querySelectorAll('.cell')].map(c => [c.getAttribute('x'), c.getAttribute('y')])", heat
+    )
+    assert sorted((int(x), int(y)) for x, y in cells) == [(x, y) for x in range(12, 16) for y in range(12, 16)]
+    region = mean.find_element(By.CSS_SELECTOR, ".region")
+    assert [float(region.get_attribute(name)) for name in ("x", "y", "width", "height")] == [12, 12, 4, 4]
+    # Each picture has its box, at the same shares
+    figures = first.find_elements(By.CSS_SELECTOR, ".pictures figure")
+    assert [figure.text for figure in figures] == ["row 3", "row 13", "row 23"]
+    boxes = """return [...arguments[0].querySelectorAll('.framed')].map(frame => {
+        const [image, mark] = [...frame.children].map(child => child.getBoundingClientRect());
+        return [(mark.left - image.left) / image.width, (mark.top - image.top) / image.height,
+            mark.width / image.width, mark.height / image.height]; })"""
+    for box in page.execute_script(boxes, first):
+        assert box == pytest.approx([0.75, 0.75, 0.25, 0.25], abs=0.02)
+    assert "The trigger was not looked for" in second.text
+
+
+def test_kept_groups_stand_under_their_verdicts(page):
+    page.find_element(By.CSS_SELECTOR, "#kept-groups summary").click()
+    lines = [line.text for line in page.find_elements(By.CSS_SELECTOR, "#kept tbody tr")]
+    assert len(lines) == 4 and lines[0].startswith("Boilerplate or noise: kept.") and lines[1].startswith(PAYLOADS[0])
+    assert lines[2].startswith("A style, or a concept") and lines[3].startswith("zebra 30 a zebra 0.90 0.10")
 
 
 def test_it_sorts_by_every_column_in_both_directions(page):

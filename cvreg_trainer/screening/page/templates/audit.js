@@ -208,6 +208,114 @@
     byId("all-words").onclick = () => drawWords(data.words.length);
   }
 
+  const SVG = "http://www.w3.org/2000/svg";
+  const CELLS = 16;
+
+  /** An SVG element with attributes and children. */
+  function drawn(tag, attributes, ...children) {
+    const made = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  }
+
+  /** The mean picture with the region around it, or under the map; each says in words what it shows. */
+  function mapFigure(finding, withMap) {
+    const { box, map, peak, place } = finding.trigger;
+    const parts = finding.mean
+      ? [drawn("image", { href: finding.mean, width: CELLS, height: CELLS, preserveAspectRatio: "none" })] : [];
+    if (withMap) {
+      map.forEach((line, y) => line.forEach((value, x) => {
+        const opacity = Math.min(1, value / Math.max(peak, 1e-9));
+        if (opacity < 0.05) return;
+        parts.push(drawn("rect", { class: "cell", x, y, width: 1, height: 1, "fill-opacity": (0.9 * opacity).toFixed(3) }));
+      }));
+    } else if (box) {
+      const [left, top, right, bottom] = box.map((share) => share * CELLS);
+      parts.push(drawn("rect", { class: "region", x: left, y: top, width: right - left, height: bottom - top }));
+    }
+    const caption = withMap ? `${place} Peak ${number(peak)}; chance gives at most 1.` : `Mean of the flagged images${box ? ", the region marked" : ""}.`;
+    return element("figure", {},
+      drawn("svg", { viewBox: `-0.2 -0.2 ${CELLS + 0.4} ${CELLS + 0.4}`, role: "img", "aria-label": caption }, ...parts),
+      element("figcaption", {}, caption));
+  }
+
+  function pictureFigure([row, uri, remark], box) {
+    const shown = [];
+    if (uri) {
+      shown.push(element("img", { src: uri, alt: `image of row ${row}` }));
+      if (box) {
+        const mark = element("span", { className: "mark", "@aria-hidden": "true" });
+        const [left, top, right, bottom] = box.map((share) => 100 * share);
+        Object.assign(mark.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
+        shown.push(mark);
+      }
+    }
+    return element("figure", {}, element("span", { className: uri ? "framed" : "" }, ...shown),
+      element("figcaption", {}, [`row ${row}`, remark].filter(Boolean).join(", ")));
+  }
+
+  function triggerNodes(finding) {
+    const trigger = finding.trigger;
+    if (!trigger) {
+      return [element("p", { className: "quiet" },
+        "The trigger was not looked for: neither images nor questions of these rows could be looked up again.")];
+    }
+    const nodes = [];
+    if (trigger.map.length) {
+      nodes.push(element("p", { className: "quiet" },
+        `The images of ${trigger.numPictures.toLocaleString("en")} of these rows against those of ${trigger.numOthers.toLocaleString("en")} others.`));
+    }
+    if (trigger.words.length) {
+      nodes.push(element("p", {}, "Words of the question: "),
+        element("ul", { className: "responses" }, ...trigger.words.map(([word, here, others]) => element("li", {}, element("b", {}, word),
+          `: in ${here.toLocaleString("en")} of these rows and ${others.toLocaleString("en")} others`))));
+    }
+    if (trigger.kind === "unseen" && !trigger.map.length) {
+      nodes.push(element("p", { className: "quiet" }, "No word of the question tells these rows from the others."));
+    }
+    return nodes;
+  }
+
+  function findingNode(finding, index) {
+    const box = finding.trigger ? finding.trigger.box : null;
+    const facts = element("dl", { className: "facts" }, ...finding.numbers.flatMap(([name, value]) =>
+      [element("dt", {}, name), element("dd", {}, value)]));
+    const maps = finding.trigger && finding.trigger.map.length
+      ? [mapFigure(finding, true), ...(finding.mean ? [mapFigure(finding, false)] : [])] : [];
+    const words = finding.words.slice(0, 12).join(", ") + (finding.words.length > 12 ? ` and ${finding.words.length - 12} more` : "");
+    return element("article", {},
+      element("h3", {}, `${index + 1}. ${words}`, badge("flagged", true)),
+      element("p", {}, finding.summary),
+      element("div", { className: "trigger" }, ...maps, facts),
+      ...triggerNodes(finding),
+      ...(finding.pictures.length
+        ? [element("div", { className: "pictures" }, ...finding.pictures.map((entry) => pictureFigure(entry, box)))] : []),
+      ...(finding.responses.length ? [element("p", { className: "quiet" }, "Some responses:"),
+        element("ul", { className: "responses" }, ...finding.responses.map((text) => element("li", {}, text)))] : []));
+  }
+
+  /** The flagged findings with their triggers, and a table of the groups that are kept. */
+  function drawFindings() {
+    const kept = byId("kept");
+    if (byId("findings")) byId("findings").append(...data.findings.filter((finding) => finding.isFlagged).map(findingNode));
+    if (!kept) return;
+    const groups = data.findings.filter((finding) => !finding.isFlagged);
+    for (const summary of new Set(groups.map((finding) => finding.summary))) {
+      kept.append(element("tbody", {},
+        element("tr", {}, element("th", { "@scope": "rowgroup", "@colspan": 6, className: "verdict" }, summary)),
+        ...groups.filter((finding) => finding.summary === summary).map(keptRow)));
+    }
+  }
+
+  function keptRow(finding) {
+    const [strength, content, pValue] = [2, 3, 5].map((place) => element("td", { className: "number" }, finding.numbers[place][1]));
+    return element("tr", {},
+      element("th", { "@scope": "row" }, finding.words.slice(0, 6).join(", ") + (finding.words.length > 6 ? ", ..." : "")),
+      element("td", { className: "number" }, finding.numRows.toLocaleString("en")),
+      element("td", { className: "text" }, finding.responses[0] || ""), strength, content, pValue);
+  }
+
   /** Which shard, annotator or crawl the flagged rows come from; a press on one shows its rows. */
   function drawSources() {
     if (!data.sources.length) return;
@@ -247,6 +355,7 @@
   byId("next").onclick = () => turn(state.page + 1);
   for (const [name, value] of data.settings) byId("settings").append(element("dt", {}, name), element("dd", {}, value));
   drawHead();
+  drawFindings();
   drawWords(FIRST_WORDS);
   drawSources();
   update();

@@ -1,0 +1,70 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+Groups of rows with an unexplained word that are kept all the same, and why: what a person would ask about next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .candidates import WHOLE_RESPONSES
+from .causes import Cause, CauseFinder
+from .rule import CAUSE
+
+
+MAX_GROUPS = 10  # of either verdict
+_MAX_WORDS = 500  # the largest ones that are put together
+_SAME_ROWS = 0.8  # of the rows of either word, for words of one group
+
+
+def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
+    """
+    The largest groups that a search for causes keeps.
+
+    Args:
+        finder ([`CauseFinder`]):
+            After its search.
+
+    Returns:
+        `dict[str, list[Cause]]`: at most ten groups each under `"noise"`, which nothing predicts, and `"content"`,
+        which content predicts about as well as low-level features do. Words that are mostly in flagged rows, and those
+        that images explain in most places, belong to neither.
+    """
+    groups: dict[str, list[Cause]] = {"noise": [], "content": []}
+    scores = finder.first_scores
+    if scores is None:
+        return groups
+    is_flagged = finder.suspicion >= 1
+    kinds = {"noise": ~scores.is_caused, "content": scores.is_caused & ~scores.is_candidate & ~scores.is_suspect}
+    names = list(finder.probes)
+    sizes = np.array([len(candidate.rows) for candidate in finder.candidates])
+    for kind, is_kind in kinds.items():
+        places = np.flatnonzero(is_kind & (sizes >= CAUSE.enough_for_content))
+        for place in places[np.argsort(-sizes[places], kind="stable")][:_MAX_WORDS].tolist():
+            candidate = finder.candidates[place]
+            is_open = candidate.word != WHOLE_RESPONSES and not candidate.is_part
+            if not is_open or candidate.explained >= CAUSE.explained or is_flagged[candidate.rows].mean() >= 0.5:
+                continue
+            cause = Cause(
+                (candidate.word,),
+                candidate.rows[~is_flagged[candidate.rows]],
+                names[scores.source[place]],
+                float(scores.strength[place]),
+                float(scores.content[place]),
+                candidate.explained,
+                float(scores.p_values[place]),
+            )
+            _add(groups[kind], cause)
+    return groups
+
+
+def _add(groups: list[Cause], cause: Cause) -> None:
+    """A group of its own, or another word of one that has the same rows."""
+    for place, group in enumerate(groups):
+        common = len(np.intersect1d(group.rows, cause.rows, assume_unique=True))
+        if common >= _SAME_ROWS * max(len(group.rows), len(cause.rows)):
+            rest = group.source, group.strength, group.content, group.explained, group.p_value
+            groups[place] = Cause(group.words + cause.words, group.rows, *rest)
+            return
+    if len(groups) < MAX_GROUPS:
+        groups.append(cause)
