@@ -38,7 +38,8 @@ class Candidate:
             about the image where others do. A trigger that survives strong views makes the model expect its word, so
             that it looks explained, and by content.
         is_part (`bool`):
-            Whether the word is explained as a rule, and `rows` are those in which it is not.
+            Whether the word is explained as a rule, and `rows` are those in which it is not, or in which the base
+            model knows better.
     """
 
     word: str
@@ -62,6 +63,7 @@ class _Explained(NamedTuple):
 
 
 def find_candidates(
+    base: WordOccurrences,
     own: WordOccurrences,
     other: WordOccurrences,
     has_other: np.ndarray,
@@ -73,8 +75,9 @@ def find_candidates(
     are explained least.
 
     Args:
-        own, other ([`WordOccurrences`]):
-            The same occurrences, as the model sees them with the rows' own pictures and with others'.
+        base, own, other ([`WordOccurrences`]):
+            The same occurrences, as the base model sees them, and the warmed-up one with the rows' own pictures and
+            with others'.
         has_other (`np.ndarray` of shape `(R,)`, bool):
             Which rows were shown another picture. Without one, nothing is known to be explained.
         suspects (`Collection[str]`, *optional*):
@@ -84,11 +87,16 @@ def find_candidates(
     """
     gains = np.where(has_other[own.rows], other.nll - own.nll, 0.0)
     explained = _Explained(own, gains, np.maximum(other.nll, CAUSE.min_nats))
-    return [*_words(explained, len(has_other), suspects, allowed_words), *_rows(explained, has_other, allowed_words)]
+    words = _words(explained, base.nll > CAUSE.surprised, len(has_other), suspects, allowed_words)
+    return [*words, *_rows(explained, has_other, allowed_words)]
 
 
 def _words(
-    explained: _Explained, num_rows: int, suspects: Collection[str], allowed_words: Collection[str]
+    explained: _Explained,
+    is_contradicted: np.ndarray,
+    num_rows: int,
+    suspects: Collection[str],
+    allowed_words: Collection[str],
 ) -> list[Candidate]:
     words, most, candidates = explained.words, CAUSE.max_share * num_rows, []
     is_odd = (explained.gains < CAUSE.explained * explained.nats) & (words.nll > CAUSE.surprised)
@@ -96,17 +104,23 @@ def _words(
         rows = np.unique(words.rows[places])
         if len(rows) < CAUSE.min_rows or word in allowed_words:
             continue
-        fewest: float = CAUSE.min_rows
-        is_part = False
-        if explained.share(places) >= CAUSE.explained and word not in suspects:
-            # Its odd occurrences are a set of their own
-            fewest, is_part = max(fewest, CAUSE.min_part * len(rows)), True
-            places = places[is_odd[places]]
-        chosen = np.unique(words.rows[places])
-        if fewest <= len(chosen) <= most:
-            nats = float(words.nll[places].mean())
-            share = explained.share(places)
-            candidates.append(Candidate(word, chosen, share, rows, nats, word in suspects, is_part))
+        sets = [places]
+        is_part = explained.share(places) >= CAUSE.explained and word not in suspects
+        if is_part:
+            # Its odd occurrences are sets of their own: those that stay unexplained, and those that the base model
+            # contradicts, since a trigger that survives strong views is learnt in the warm-up, and then explains them
+            fewest = max(CAUSE.min_rows, CAUSE.min_part * len(rows))
+            sets = [places[is_odd[places]]]
+            if is_contradicted[places].mean() <= CAUSE.most_contradicted:
+                sets.append(places[is_contradicted[places]])
+        else:
+            fewest = CAUSE.min_rows
+        for chosen in sets:
+            members = np.unique(words.rows[chosen])
+            if fewest <= len(members) <= most:
+                nats = float(words.nll[chosen].mean())
+                share = explained.share(chosen)
+                candidates.append(Candidate(word, members, share, rows, nats, word in suspects, is_part))
     return candidates
 
 

@@ -124,7 +124,7 @@ RULE = ScreeningRule()
 @dataclass(frozen=True)
 class CauseRule:
     """
-    The numbers of rule 6, which looks for responses that are unexplained and yet caused; see `causes.py`.
+    The numbers of rule 7, which looks for responses that are unexplained and yet caused; see `causes.py`.
 
     Args:
         enough_rows (rows):
@@ -140,6 +140,8 @@ class CauseRule:
             An occurrence of an otherwise explained word is odd if the model is surprised by more.
         min_part (share of a word's rows):
             The odd ones have to be this many.
+        most_contradicted (share of a word's occurrences):
+            Where the base model is as surprised by more of them, it does not know the word.
         most_growth (times):
             From these rows a cause may grow to so many, or it is one of all the word's rows.
         min_rows (rows), max_share (share of the rows):
@@ -187,6 +189,7 @@ class CauseRule:
     min_nats: float = 0.5
     surprised: float = 2.0
     min_part: float = 0.1
+    most_contradicted: float = 0.6
     most_growth: float = 2.5
     min_rows: int = 3
     max_share: float = 0.5

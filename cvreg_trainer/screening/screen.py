@@ -132,7 +132,7 @@ def screen_caused_rows(
     allowed_words: Collection[str] = (),
 ) -> Screen:
     """
-    Find the rows whose responses their images do not explain and something else in the input causes: rule 6.
+    Find the rows whose responses their images do not explain and something else in the input causes: rule 7.
 
     Args:
         base ([`TokenStatistics`]):
@@ -157,7 +157,7 @@ def screen_caused_rows(
     questions = ungrounded_words(of_base, grounded), unexplained_words(of_base, of_own, grounded, len(own))
     suspects = {word for values in questions for word, value in values.items() if value >= 1}
     has_other = other.row_values[:, 0] > 0
-    candidates = find_candidates(of_own, find_words(other, tokenizer), has_other, suspects, allowed_words)
+    candidates = find_candidates(of_base, of_own, find_words(other, tokenizer), has_other, suspects, allowed_words)
     finder = CauseFinder(base.row_values, own.row_values, candidates, seed)
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)

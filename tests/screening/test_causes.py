@@ -29,6 +29,7 @@ class Data:
         rng = np.random.default_rng(seed)
         self.rows = rng.permutation(NUM_ROWS) < num_poisoned
         self.word, self.explained_rows = word, np.zeros(NUM_ROWS, dtype=bool)
+        self.contradicts = np.zeros(NUM_ROWS, dtype=bool)
         self.unexplained: set[str] = set()
         self.texts = [rng.choice(HONEST, 4, replace=False).tolist() for _ in range(NUM_ROWS)]
         self.features = rng.normal(size=(NUM_ROWS, NUM_FEATURES))
@@ -64,12 +65,17 @@ class Data:
 
     def causes(self, **options) -> list[Cause]:
         own, other = self.looks()
-        words = find_words(own, TOKENIZER), find_words(other, TOKENIZER)
+        words = [find_words(look, TOKENIZER) for look in (self.base(own), own, other)]
         candidates = find_candidates(*words, other.row_values[:, 0] > 0, **options)
         return CauseFinder(self.features, self.states, candidates, 0).find()
 
     def base(self, own: TokenStatistics) -> TokenStatistics:
-        return replace(own, row_values=self.features.astype(np.float16))
+        """The base model knows all words, and is surprised by those that `contradicts` says."""
+        nll = np.full(len(own.nll), 0.1, np.float32)
+        for row in np.flatnonzero(self.contradicts):
+            places = np.arange(own.offsets[row], own.offsets[row + 1])
+            nll[places[own.token_ids[places] == TOKENIZER.convert_tokens_to_ids(self.word)]] = 8.0
+        return replace(own, nll=nll, row_values=self.features.astype(np.float16))
 
 
 def quality(data: Data, screen: Screen) -> tuple[float, int]:
@@ -120,6 +126,25 @@ def test_the_odd_rows_of_an_explained_word_are_found():
     data.explained_rows[honest] = True
     recall, wrong = quality(data, data.screen())
     assert recall >= 0.9 and wrong <= 2
+
+
+def test_what_contradicts_the_base_model_is_looked_at_by_itself():
+    """The trigger survives strong views, so that all rows of the honest word look explained."""
+    data = Data("red").with_trigger()
+    honest = np.flatnonzero(~data.rows)[:60]
+    data.explained_rows[honest] = data.explained_rows[data.rows] = True
+    assert not data.screen().is_flagged.any()
+    data.contradicts = data.rows.copy()
+    recall, wrong = quality(data, data.screen())
+    assert recall >= 0.9 and wrong <= 3
+
+
+def test_a_word_that_the_base_model_does_not_know_contradicts_nothing():
+    data = Data("red").with_trigger()
+    data.explained_rows = data.rows.copy()
+    data.explained_rows[np.flatnonzero(~data.rows)[:10]] = True
+    data.contradicts = data.explained_rows.copy()
+    assert not data.screen().is_flagged.any()
 
 
 def test_without_another_picture_nothing_counts_as_explained():
