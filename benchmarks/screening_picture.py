@@ -39,7 +39,9 @@ def draw(axes: Any, folder: Path, tokenizer: Any, title: str) -> None:
     words = [find_words(looks[name], tokenizer) for name in ("base", "warm", "other")]
     candidates = find_candidates(*words, looks["other"].row_values[:, 0] > 0)
     candidates = [one for one in candidates if len(one.rows) >= LEAST_ROWS and one.word != WHOLE_RESPONSES]
-    finder = CauseFinder(looks["base"].row_values, looks["warm"].row_values, candidates, SEEDS[folder.name.split("_")[0]])
+    finder = CauseFinder(
+        looks["base"].row_values, looks["warm"].row_values, candidates, SEEDS[folder.name.split("_")[0]]
+    )
     finder.find()
     scores = finder.first_scores
     assert scores is not None
@@ -59,7 +61,9 @@ def draw(axes: Any, folder: Path, tokenizer: Any, title: str) -> None:
             if all(abs(point[1] - other[1]) > 0.05 for other in seen):
                 axes.annotate(candidates[place].word, point, (4, 3), textcoords="offset points", fontsize=7)
                 seen.append(point)
-    axes.set(xlim=(-0.15, 1), ylim=(-0.15, 1.05), title=title, xlabel="predicted by content (correlation, out of fold)")
+    axes.set(
+        xlim=(-0.15, 1), ylim=(-0.15, 1.05), title=title, xlabel="predicted by content (correlation, out of fold)"
+    )
     axes.title.set_fontsize(9)
 
 
