@@ -190,7 +190,7 @@ class CauseRule:
     surprised: float = 2.0
     min_part: float = 0.1
     most_contradicted: float = 0.6
-    most_growth: float = 2.5
+    most_growth: float = 1.8
     min_rows: int = 3
     max_share: float = 0.5
     least_explained: float = 0.1
