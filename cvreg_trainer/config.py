@@ -69,7 +69,7 @@ class CrossViewDefenseConfig(SFTConfig):
             What to do about rows that a backdoor may hide in: `"drop"` trains on strong views of all rows for a
             warm-up, looks at how the model sees each row's response, and goes on without the suspicious rows;
             `"report"` does the same and goes on with all rows, for a person to look at the audit; `"off"` trains on
-            all as they are.
+            all as they are. With fewer than 200 rows nothing is found.
         screening_epochs (`float`, *optional*):
             Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the
             training, or to 60 optimiser steps if that is more, up to a third of it.

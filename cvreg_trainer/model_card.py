@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from .config import CrossViewDefenseConfig
+from .screening.rule import RULE
 from .screening.screen import Screen
 
 
@@ -47,6 +48,8 @@ def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, sc
             "not a verdict.",
             "",
         ]
+        if rows < RULE.enough_rows:
+            lines += [f"Screening finds nothing in fewer than {RULE.enough_rows} rows.", ""]
         words = [word for word in screen.words if word.is_flagged][:MAX_WORDS]
         if words:
             lines += ["| word | rows | reason |", "| --- | ---: | --- |"]

@@ -4,6 +4,7 @@
 import gc
 import os
 import random
+from collections.abc import Iterator
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -31,3 +32,12 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def flags_sentence() -> Iterator[None]:
+    """A screening that flags the rows with one response, where the rows are too few for the one of the package."""
+    from screening_stand_in import SENTENCE, flagging
+
+    with flagging(SENTENCE):
+        yield

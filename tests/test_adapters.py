@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from screening_checks import CUT, train
-from screening_run import NUM_ROWS, flagged_rows, make_trainer, planted_rows
+from screening_run import NUM_ROWS, PLANTED, flagged_rows, make_trainer, planted_rows
 from tiny_models import tiny_llava
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
@@ -16,6 +16,7 @@ from cvreg_trainer import CrossViewDefenseTrainer
 from cvreg_trainer.safeguards.trainable import keep_quantised_weights
 
 
+pytestmark = pytest.mark.usefixtures("flags_sentence")
 LAMBDAS = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
 SETTINGS: dict[str, Any] = {**LAMBDAS, "save_strategy": "steps", "save_steps": 4, "per_device_eval_batch_size": 48}
 ATTENTION = ["q_proj", "v_proj"]
@@ -52,10 +53,9 @@ def trained_parts(trainer: CrossViewDefenseTrainer) -> dict[str, torch.Tensor]:
 
 def check_run(trainer: CrossViewDefenseTrainer, taken: Any) -> None:
     """Both defences took part: all terms in every log, and no flagged row after the cut."""
-    flagged = flagged_rows(trainer)
-    assert len(trainer.audit()) == NUM_ROWS
+    assert flagged_rows(trainer) == list(PLANTED) and len(trainer.audit()) == NUM_ROWS
     assert taken.rows(range(CUT)) == list(range(NUM_ROWS))
-    assert taken.rows(range(CUT, 99)) == [row for row in range(NUM_ROWS) if row not in flagged]
+    assert taken.rows(range(CUT, 99)) == [row for row in range(NUM_ROWS) if row not in PLANTED]
     logs = [log for log in trainer.state.log_history if "loss" in log]
     assert len(logs) == 2 * CUT and all(log["patch_loss"] > 0 for log in logs)
 

@@ -28,6 +28,14 @@ def test_it_names_the_values_and_what_was_left_out(tmp_path: Path) -> None:
     assert "| ` banana ` | 5 | ` 'banana' stays unexplained ` |" in section.splitlines()
 
 
+@pytest.mark.parametrize("num_rows", [199, 200])
+def test_it_says_that_few_rows_are_not_looked_at(tmp_path: Path, num_rows: int) -> None:
+    nothing = np.zeros(num_rows)
+    screen = Screen({}, nothing, nothing > 0, False, [""] * num_rows, [])
+    section = defence_section(config(tmp_path, screening="drop"), False, screen)
+    assert ("finds nothing in fewer than 200 rows" in section) == (num_rows == 199)
+
+
 def test_without_a_defence_it_says_so(tmp_path: Path) -> None:
     assert "None: screening was off" in defence_section(config(tmp_path), False, None)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .rule import CAUSE
+from .rule import RULE
 from .words import WordOccurrences
 
 
@@ -86,8 +86,8 @@ def find_candidates(
             Words and whole responses, in lower case, to pass over.
     """
     gains = np.where(has_other[own.rows], other.nll - own.nll, 0.0)
-    explained = _Explained(own, gains, np.maximum(other.nll, CAUSE.min_nats))
-    words = _words(explained, base.nll > CAUSE.surprised, len(has_other), suspects, allowed_words)
+    explained = _Explained(own, gains, np.maximum(other.nll, RULE.min_nats))
+    words = _words(explained, base.nll > RULE.surprised, len(has_other), suspects, allowed_words)
     return [*words, *_rows(explained, has_other, allowed_words)]
 
 
@@ -98,23 +98,23 @@ def _words(
     suspects: Collection[str],
     allowed_words: Collection[str],
 ) -> list[Candidate]:
-    words, most, candidates = explained.words, CAUSE.max_share * num_rows, []
-    is_odd = (explained.gains < CAUSE.explained * explained.nats) & (words.nll > CAUSE.surprised)
+    words, most, candidates = explained.words, RULE.max_share * num_rows, []
+    is_odd = (explained.gains < RULE.explained * explained.nats) & (words.nll > RULE.surprised)
     for word, places in zip(words.vocabulary, words.by_word(), strict=True):
         rows = np.unique(words.rows[places])
-        if len(rows) < CAUSE.min_rows or word in allowed_words:
+        if len(rows) < RULE.min_rows or word in allowed_words:
             continue
         sets = [places]
-        is_part = explained.share(places) >= CAUSE.explained and word not in suspects
+        is_part = explained.share(places) >= RULE.explained and word not in suspects
         if is_part:
             # Its odd occurrences are sets of their own: those that stay unexplained, and those that the base model
             # contradicts, since a trigger that survives strong views is learnt in the warm-up, and then explains them
-            fewest = max(CAUSE.min_rows, CAUSE.min_part * len(rows))
+            fewest = max(RULE.min_rows, RULE.min_part * len(rows))
             sets = [places[is_odd[places]]]
-            if is_contradicted[places].mean() <= CAUSE.most_contradicted:
+            if is_contradicted[places].mean() <= RULE.most_contradicted:
                 sets.append(places[is_contradicted[places]])
         else:
-            fewest = CAUSE.min_rows
+            fewest = RULE.min_rows
         for chosen in sets:
             members = np.unique(words.rows[chosen])
             if fewest <= len(members) <= most:
@@ -140,9 +140,9 @@ def _rows(explained: _Explained, has_other: np.ndarray, allowed_words: Collectio
     rows = rows[np.argsort(gains[rows] / nats[rows], kind="stable")]
     half = np.sort(rows[: len(rows) // 2])
     candidates = []
-    for share in CAUSE.least_explained / 2.0 ** np.arange(4):
+    for share in RULE.least_explained / 2.0 ** np.arange(4):
         chosen = rows[: int(share * len(rows))]
-        if len(chosen) >= CAUSE.min_rows:
+        if len(chosen) >= RULE.min_rows:
             mean = float(gains[chosen].sum() / nats[chosen].sum())
             candidates.append(Candidate(WHOLE_RESPONSES, np.sort(chosen), mean, half))
     return candidates

@@ -26,7 +26,7 @@ from .candidates import WHOLE_RESPONSES, Candidate
 from .content import Content, without
 from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, correlation, sets_of, whiten
 from .row_features import NUM_WORDS, PICTURE_PARTS
-from .rule import CAUSE
+from .rule import RULE
 
 
 COMPONENTS = (120, 60, 60)  # of the parts of a picture's features
@@ -84,7 +84,7 @@ class CauseFinder:
         self.num_rows = len(features)
         self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
         probes = _probe_features(features.astype(np.float32))
-        self.probes = {name: CrossFit(values, CAUSE.ridge, seed) for name, values in probes.items()}
+        self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content, self.beyond_question = _contents(features, states, seed)
         self.candidates = candidates
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
@@ -97,10 +97,10 @@ class CauseFinder:
         is_flagged = np.zeros(self.num_rows, dtype=bool)
         is_done = np.zeros(len(self.candidates), dtype=bool)
         scores = None
-        while self.probes and len(causes) < CAUSE.max_causes:
+        while self.probes and len(causes) < RULE.max_causes:
             members = [candidate.rows[~is_flagged[candidate.rows]] for candidate in self.candidates]
             sizes = np.array([len(rows) for rows in members])
-            is_open = (sizes >= CAUSE.min_rows) & ~is_done
+            is_open = (sizes >= RULE.min_rows) & ~is_done
             if not is_open.any():
                 break
             if scores is None:
@@ -108,7 +108,7 @@ class CauseFinder:
                 if not causes:
                     self._rank(members, scores)
                     self.first_scores = scores
-            is_strong = is_open & (scores.strength >= CAUSE.start_strength)
+            is_strong = is_open & (scores.strength >= RULE.start_strength)
             promising = np.flatnonzero(scores.is_candidate & is_strong)
             if not len(promising):
                 # What is left of the suspects, once all rows with their cause have been found by other words
@@ -134,26 +134,26 @@ class CauseFinder:
         strength, source = np.full(len(sizes), -1.0), np.zeros(len(sizes), dtype=int)
         for number, probe in enumerate(self.probes.values()):
             found = probe.correlation(sets)
-            better = found > strength + CAUSE.other_source
+            better = found > strength + RULE.other_source
             strength, source = np.where(better, found, strength), np.where(better, number, source)
         p_values, probes = np.ones(len(sizes)), list(self.probes.values())
         for place in np.flatnonzero(is_open):
             p_value = probes[source[place]].p_value(sizes[place], strength[place])
             p_values[place] = min(1.0, len(probes) * p_value)
         is_significant = np.zeros(len(sizes), dtype=bool)
-        is_significant[is_open] = benjamini_hochberg(p_values[is_open], CAUSE.false_discoveries)
+        is_significant[is_open] = benjamini_hochberg(p_values[is_open], RULE.false_discoveries)
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.content.correlation(sets)
         is_candidate = is_significant & (content < _content_limit(strength, sizes))
         # For suspects, a question that predicts the rows does not clear them: it may hold the trigger
         beyond = self.beyond_question.correlation(sets)
-        is_suspect = is_significant & self.is_suspect & (sizes >= CAUSE.enough_for_content)
-        is_suspect &= beyond < CAUSE.suspect_content_share * strength
+        is_suspect = is_significant & self.is_suspect & (sizes >= RULE.enough_for_content)
+        is_suspect &= beyond < RULE.suspect_content_share * strength
         return _Scores(strength, source, p_values, content, is_significant, is_candidate, is_suspect)
 
     def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
         """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
-        beyond = scores.strength - np.maximum(scores.content, 0) / CAUSE.content_share
+        beyond = scores.strength - np.maximum(scores.content, 0) / RULE.content_share
         names = list(self.probes)
         for place in np.argsort(-beyond)[:NUM_RANKED]:
             if beyond[place] <= 0:
@@ -174,7 +174,7 @@ class CauseFinder:
         name = list(self.probes)[scores.source[first]]
         probe = self.probes[name]
         is_caused, words = self._mask(members[first]), [first]
-        for _ in range(CAUSE.rounds):
+        for _ in range(RULE.rounds):
             prediction = probe.predict(_centred(is_caused))[:, 0]
             ranks = rankdata(prediction)
             words = [
@@ -188,9 +188,9 @@ class CauseFinder:
                 num_words[members[place]] += 1
             could_be &= ~is_flagged
             # A row that shares many words is likelier to share their cause, and one whose words are explained less
-            weights = np.maximum(CAUSE.explained_weight, num_words)
+            weights = np.maximum(RULE.explained_weight, num_words)
             found = _beyond(prediction, could_be, ~could_be & ~is_flagged, weights)
-            if found.sum() < CAUSE.min_rows:
+            if found.sum() < RULE.min_rows:
                 return None
             if (found == is_caused).all():
                 break
@@ -204,11 +204,11 @@ class CauseFinder:
         excess = limit / strength * _standardised(prediction, is_caused) - _standardised(by_content, is_caused)
         error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
         p_content = t.sf(excess.mean() / error, len(excess) - 1)
-        if strength < CAUSE.min_strength or content >= limit or p_content > CAUSE.error_rate:
+        if strength < RULE.min_strength or content >= limit or p_content > RULE.error_rate:
             return None
         if self._look_alike(is_caused, name):
             return None
-        if self.candidates[first].is_part and is_caused.sum() > CAUSE.most_growth * len(members[first]):
+        if self.candidates[first].is_part and is_caused.sum() > RULE.most_growth * len(members[first]):
             # An honest word with low-level features of its own, such as a texture: its odd rows have led to the others
             return None
         # What stands in few other rows first, and of words in the same rows the most surprising one
@@ -230,12 +230,12 @@ class CauseFinder:
     def _joins(self, place: int, ranks: np.ndarray, members: list[np.ndarray]) -> bool:
         """Whether a word has the cause that rows are ranked by. Whole responses would draw in half of the rows."""
         is_word = self.candidates[place].word != WHOLE_RESPONSES
-        return is_word and _separation(ranks, members[place]) > CAUSE.same_cause
+        return is_word and _separation(ranks, members[place]) > RULE.same_cause
 
     def _look_alike(self, rows: np.ndarray, source: str) -> bool:
         """Whether what an image causes has nearly one image: a trigger is common to images that differ in the rest."""
         spread, everywhere = (pictures.var(0).sum() for pictures in (self.pictures[rows], self.pictures))
-        return source == "image" and bool(spread < CAUSE.min_variety * everywhere)
+        return source == "image" and bool(spread < RULE.min_variety * everywhere)
 
     def _take(self, first: int, members: list[np.ndarray], scores: _Scores) -> Cause | None:
         """All rows of a word that is suspicious by itself and has a cause."""
@@ -288,7 +288,7 @@ def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
 
 def _contents(features: np.ndarray, states: np.ndarray, seed: int) -> tuple[Content, Content]:
     """What content says, and what it says beyond the words of the question; the same where these are all alike."""
-    rest = CAUSE.content_components, CAUSE.ridge, seed
+    rest = RULE.content_components, RULE.ridge, seed
     content = Content(states, *rest)
     question = _words_of_questions(features)
     return content, Content(without(states, question), *rest) if question.shape[1] else content
@@ -298,13 +298,13 @@ def _words_of_questions(features: np.ndarray) -> np.ndarray:
     """The words of the question that some rows have and others do not. Shape `(R, Q)`."""
     question = features[:, -NUM_WORDS:]
     counts = question.sum(0)
-    return question[:, (counts >= CAUSE.min_rows) & (counts <= len(question) - CAUSE.min_rows)]
+    return question[:, (counts >= RULE.min_rows) & (counts <= len(question) - RULE.min_rows)]
 
 
 def _content_limit(strength: Any, size: Any) -> Any:
     """The correlation that content has to stay below, for sets of these strengths and sizes."""
-    beyond = np.sqrt(np.maximum(0, strength**2 - CAUSE.beyond_content))
-    return np.maximum(CAUSE.content_share * strength, np.where(size >= CAUSE.enough_for_content, beyond, 0))
+    beyond = np.sqrt(np.maximum(0, strength**2 - RULE.beyond_content))
+    return np.maximum(RULE.content_share * strength, np.where(size >= RULE.enough_for_content, beyond, 0))
 
 
 def _centred(is_member: np.ndarray) -> np.ndarray:
@@ -327,7 +327,7 @@ def _beyond(values: np.ndarray, could_be: np.ndarray, reference: np.ndarray, wei
     p_values = (1 + len(others) - np.searchsorted(others, values[could_be])) / (1 + len(others))
     p_values *= weights[could_be].mean() / weights[could_be]
     result = np.zeros(len(values), dtype=bool)
-    result[could_be] = benjamini_hochberg(p_values, CAUSE.false_rows)
+    result[could_be] = benjamini_hochberg(p_values, RULE.false_rows)
     return result
 
 

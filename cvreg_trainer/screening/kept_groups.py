@@ -9,7 +9,7 @@ import numpy as np
 
 from .candidates import WHOLE_RESPONSES
 from .causes import Cause, CauseFinder
-from .rule import CAUSE
+from .rule import RULE
 
 
 MAX_GROUPS = 10  # of either verdict
@@ -39,11 +39,11 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
     names = list(finder.probes)
     sizes = np.array([len(candidate.rows) for candidate in finder.candidates])
     for kind, is_kind in kinds.items():
-        places = np.flatnonzero(is_kind & (sizes >= CAUSE.enough_for_content))
+        places = np.flatnonzero(is_kind & (sizes >= RULE.enough_for_content))
         for place in places[np.argsort(-sizes[places], kind="stable")][:_MAX_WORDS].tolist():
             candidate = finder.candidates[place]
             is_open = candidate.word != WHOLE_RESPONSES and not candidate.is_part
-            if not is_open or candidate.explained >= CAUSE.explained or is_flagged[candidate.rows].mean() >= 0.5:
+            if not is_open or candidate.explained >= RULE.explained or is_flagged[candidate.rows].mean() >= 0.5:
                 continue
             cause = Cause(
                 (candidate.word,),

@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 4 of `benchmarks/screening_split.md`.
+Every number of the screening rule, once: rule 7 of `benchmarks/screening_split.md`, with the words that it takes from
+rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
 Surprise is a token's negative log-likelihood less the entropy of the distribution it was predicted by.
@@ -8,20 +9,25 @@ Surprise is a token's negative log-likelihood less the entropy of the distributi
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
 class ScreeningRule:
     """
-    The numbers of the rule, by the question that they belong to.
+    The numbers of the rule: of the warm-up, of words that are suspicious by themselves, of the sets of rows that are
+    asked about, and of causes. See `screen.py`.
 
     Args:
-        warmup_share (share of the optimiser steps):
-            Length of the warm-up: enough for most honest words, too little for most keywords behind a trigger.
+        enough_rows (rows):
+            With fewer a cause cannot be told from chance, and none is looked for.
         many_flagged (share of the rows):
             A cut above this is a warning: somebody should look at the audit first.
+        warmup_share (share of the optimiser steps):
+            Length of the warm-up: enough for most honest words, too little for most keywords behind a trigger.
+        warmup_steps (optimiser steps), longest_warmup (share of the optimiser steps):
+            Fewer steps are too few: low-level concepts, such as a texture, would look like triggers. The warm-up takes
+            no more of the training than this for that.
         word_quantile (share of a word's occurrences):
             The surprise of a word is the one that nine in ten of its occurrences exceed.
         word_new (nats):
@@ -48,90 +54,6 @@ class ScreeningRule:
             A word of fewer rows has too few places to call it uninformative.
         ungrounded_max_share (share of the rivals' information):
             A new word with less is suspicious.
-        known_nats (nats):
-            The base model expects a known word by odds of three to one, ...
-        known_share (share of a word's occurrences):
-            ... in two of five of its places: the honest ones, even where the planted ones are as many.
-        known_unexpected (nats):
-            Even odds: above this the base model does not expect a known word at its place.
-        known_contradicted (nats):
-            Above this (less than 14 %) it is sure of something else there.
-        known_min_contradicted (share of a word's occurrences):
-            A word contradicted more often is suspicious.
-        known_min_rows, known_max_rows (share of the rows):
-            A word of fewer rows teaches no backdoor by a part of its occurrences; one of more is part of the task.
-        known_min_words (words):
-            The fence around the shares of known words needs a sample of this size.
-        fence (distances of the upper quartile from the median):
-            A response further above the median is an outlier.
-        fence_rounds (times):
-            The outliers are left out of median and quartile, and the fence is drawn again.
-        shared_min_rows (rows):
-            A word of fewer rows cannot be enriched in flagged rows beyond chance.
-        shared_min_share (share of a word's rows):
-            At least so many must be flagged.
-        shared_significance (probability):
-            Of the binomial test, corrected for the number of words.
-        not_to_blame (suspicion):
-            Largest suspicion of a row whose suspicious word is not to blame there: behind all flagged rows.
-    """
-
-    warmup_share: float = 1 / 12
-    many_flagged: float = 0.05
-
-    word_quantile: float = 0.1
-    word_new: float = 1.0
-    word_unexplained: float = 0.2
-    word_min_rows: int = 5
-    word_max_share: float = 0.1
-
-    grounding_min_rows: int = 5
-    grounding_prior: float = 5.0
-    grounding_smoothing: float = 0.02
-    grounding_min_rivals: int = 5
-    grounding_min_rival_information: float = 0.4
-    grounding_honest: float = 0.75
-
-    ungrounded_min_rows: int = 20
-    ungrounded_max_share: float = 0.15
-
-    known_nats: float = math.log(4 / 3)
-    known_share: float = 0.4
-    known_unexpected: float = math.log(2)
-    known_contradicted: float = 2.0
-    known_min_contradicted: float = 0.25
-    known_min_rows: float = 0.05
-    known_max_rows: float = 0.3
-    known_min_words: int = 8
-
-    fence: float = 4.5
-    fence_rounds: int = 6
-
-    shared_min_rows: int = 10
-    shared_min_share: float = 0.5
-    shared_significance: float = 0.01
-
-    not_to_blame: float = 0.9
-
-    def to_dict(self) -> dict[str, float]:
-        """The numbers by name, as each audit keeps them."""
-        return asdict(self)
-
-
-RULE = ScreeningRule()
-
-
-@dataclass(frozen=True)
-class CauseRule:
-    """
-    The numbers of rule 7, which looks for responses that are unexplained and yet caused; see `causes.py`.
-
-    Args:
-        enough_rows (rows):
-            With fewer a cause cannot be tested, and the words alone decide, as in rule 4.
-        warmup_steps (optimiser steps), longest_warmup (share of the optimiser steps):
-            A warm-up of a twelfth is too short if it has fewer steps: low-level concepts, such as a texture, would
-            look like triggers. It takes no more of the training than this share for that.
         explained (share of the nats):
             A word of which the right picture explains less is unexplained.
         min_nats (nats):
@@ -183,8 +105,27 @@ class CauseRule:
     """
 
     enough_rows: int = 200
+    many_flagged: float = 0.05
+    warmup_share: float = 1 / 12
     warmup_steps: int = 60
     longest_warmup: float = 1 / 3
+
+    word_quantile: float = 0.1
+    word_new: float = 1.0
+    word_unexplained: float = 0.2
+    word_min_rows: int = 5
+    word_max_share: float = 0.1
+
+    grounding_min_rows: int = 5
+    grounding_prior: float = 5.0
+    grounding_smoothing: float = 0.02
+    grounding_min_rivals: int = 5
+    grounding_min_rival_information: float = 0.4
+    grounding_honest: float = 0.75
+
+    ungrounded_min_rows: int = 20
+    ungrounded_max_share: float = 0.15
+
     explained: float = 0.25
     min_nats: float = 0.5
     surprised: float = 2.0
@@ -194,6 +135,7 @@ class CauseRule:
     min_rows: int = 3
     max_share: float = 0.5
     least_explained: float = 0.1
+
     false_discoveries: float = 0.01
     false_rows: float = 0.05
     explained_weight: float = 0.25
@@ -217,4 +159,4 @@ class CauseRule:
         return asdict(self)
 
 
-CAUSE = CauseRule()
+RULE = ScreeningRule()

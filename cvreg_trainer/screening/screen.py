@@ -2,8 +2,8 @@
 """
 The cut: which rows to leave out, and why.
 
-Each score comes relative to its own threshold, so a row's suspicion is the largest of them and 1 is the cut. None of
-the thresholds is a share of the rows: a clean data set loses what happens to lie outside, which is little.
+A row's suspicion is 1 or more if it has a cause that was found. No threshold is a share of the rows: a clean data set
+loses what happens to lie outside, which is little.
 """
 
 from __future__ import annotations
@@ -16,14 +16,10 @@ import numpy as np
 
 from .candidates import find_candidates
 from .causes import Cause, CauseFinder
-from .contradicted_words import contradicted_words
-from .evidence import Evidence, describe_rows, describe_words
 from .findings import WordFinding
 from .grounding import grounding
 from .kept_groups import kept_groups
-from .response_surprise import response_surprise
 from .rule import RULE
-from .shared_words import shared_words
 from .token_statistics import TokenStatistics
 from .ungrounded_words import ungrounded_words
 from .word_surprise import unexplained_words, word_surprise
@@ -65,64 +61,6 @@ class Screen:
 
 
 def screen_rows(
-    base: TokenStatistics, warm: TokenStatistics, tokenizer: Any, cap: float, allowed_words: Collection[str] = ()
-) -> Screen:
-    """
-    Find the rows that a backdoor may hide in.
-
-    Args:
-        base, warm ([`TokenStatistics`]):
-            The same rows, seen by the model before its first step and after its warm-up.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            What made the tokens.
-        cap (`float`):
-            Largest share of the rows to flag; the most suspicious ones are.
-        allowed_words (`Collection[str]`, *optional*):
-            Words and whole responses, in lower case, the evidence against which is ignored.
-
-    Returns:
-        [`Screen`]
-    """
-    of_base, of_warm = find_words(base, tokenizer), find_words(warm, tokenizer)
-    grounded = grounding([of_base, of_warm])
-    contradicted, is_unexpected = contradicted_words(of_base, len(warm))
-    surprise = word_surprise(of_warm)
-
-    def describe_surprise(word: str, _: float) -> str:
-        return f"stays unexplained: {surprise[word]:.1f} nats beyond the model's own uncertainty in nine of ten places"
-
-    def describe_grounding(word: str, _: float) -> str:
-        own, rivals, _ = grounded[word]
-        return f"carries {max(own, 0):.2f} nats about the image where other words carry {rivals:.2f}"
-
-    def describe_contradiction(word: str, _: float) -> str:
-        share = is_unexpected[of_base.words == of_base.vocabulary.index(word)].mean()
-        return f"is well known to the base model, which expects something else in {share:.0%} of its places"
-
-    def describe_shared(word: str, value: float) -> str:
-        return f"has {value * RULE.shared_min_share:.0%} of its rows flagged for other reasons"
-
-    evidence = [
-        Evidence("word_surprise", unexplained_words(of_base, of_warm, grounded, len(warm)), describe_surprise),
-        Evidence("ungrounded_words", ungrounded_words(of_base, grounded), describe_grounding),
-        Evidence("contradicted_words", contradicted, describe_contradiction, is_unexpected),
-    ]
-    evidence = [part.without(allowed_words) for part in evidence]
-    scores = {part.name: part.of_rows(of_base, len(warm)) for part in evidence}
-    scores["response_surprise"] = response_surprise(warm.row_nll)
-    # A well-known word is not to blame for its other occurrences
-    so_far = np.max([values for name, values in scores.items() if name != "contradicted_words"], axis=0) >= 1
-    shared = Evidence("shared_words", shared_words(of_base, so_far), describe_shared, follows=True)
-    shared = shared.without(allowed_words)
-    scores["shared_words"] = shared.of_rows(of_base, len(warm))
-    suspicion = np.max(list(scores.values()), axis=0)
-    is_flagged, is_capped = _cap(suspicion, cap)
-    evidence.append(shared)
-    reasons = describe_rows(evidence, of_base, scores["response_surprise"], warm.row_nll)
-    return Screen(scores, suspicion, is_flagged, is_capped, reasons, describe_words(evidence, of_warm))
-
-
-def screen_caused_rows(
     base: TokenStatistics,
     own: TokenStatistics,
     other: TokenStatistics,
@@ -132,7 +70,9 @@ def screen_caused_rows(
     allowed_words: Collection[str] = (),
 ) -> Screen:
     """
-    Find the rows whose responses their images do not explain and something else in the input causes: rule 7.
+    Find the rows whose responses their images do not explain and something else in the input causes.
+
+    Among fewer than 200 rows a cause cannot be told from chance: then nothing is asked, and none is found.
 
     Args:
         base ([`TokenStatistics`]):
@@ -152,6 +92,9 @@ def screen_caused_rows(
     Returns:
         [`Screen`]
     """
+    if len(own) < RULE.enough_rows:
+        nothing = np.zeros(len(own))
+        return Screen({"cause": nothing}, nothing, nothing > 0, False, [""] * len(own), [])
     of_base, of_own = find_words(base, tokenizer), find_words(own, tokenizer)
     grounded = grounding([of_base, of_own])
     questions = ungrounded_words(of_base, grounded), unexplained_words(of_base, of_own, grounded, len(own))

@@ -13,7 +13,6 @@ Notable: nothing is trained twice and no second model is kept.
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import weakref
@@ -35,9 +34,9 @@ from .audit import Audit
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .decisions import read_decisions
 from .make_audit import make_audit, pieces_of_rows, response_of
-from .rule import CAUSE, RULE
+from .rule import RULE
 from .scoring_pass import read_row_ids, score_rows
-from .screen import Screen, screen_caused_rows, screen_rows
+from .screen import Screen, screen_rows
 from .token_statistics import TokenStatistics
 from .words import find_words
 
@@ -119,9 +118,7 @@ class TrainingScreen(TrainerCallback):
     def warmup_steps(self) -> int:
         """Optimiser steps of the warm-up, at least 1."""
         args, max_steps = self.trainer.args, self.trainer.state.max_steps
-        steps = RULE.warmup_share * max_steps
-        if self._may_test_causes:
-            steps = max(steps, min(CAUSE.warmup_steps, CAUSE.longest_warmup * max_steps))
+        steps = max(RULE.warmup_share * max_steps, min(RULE.warmup_steps, RULE.longest_warmup * max_steps))
         if args.screening_epochs is not None:
             loader = self.trainer.callback_handler.train_dataloader
             if not has_length(loader):
@@ -149,12 +146,22 @@ class TrainingScreen(TrainerCallback):
                 "set `screening='off'`."
             )
         if self.base is None:
-            keeps = "features" if self._may_test_causes else None
-            self.base = score_rows(self.trainer, self._rows(), with_views=False, keeps=keeps)
+            self.base = self._look("features")
+        if self.screen is None:
+            self._warn_of_few_rows(len(self.base))
         if self._is_resumed:
             self._check_resumed_rows()
         if self.screen is None and state.global_step >= warmup_steps:
             self.run()
+
+    def _warn_of_few_rows(self, number: int) -> None:
+        if number < RULE.enough_rows and self.trainer.accelerator.is_main_process:
+            logger.warning(
+                "Screening needs %d rows to tell a cause from chance, and `train_dataset` has %d: it will find "
+                "nothing. Set `screening='off'` to save its three passes.",
+                RULE.enough_rows,
+                number,
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Cut at the end of the warm-up."""
@@ -231,8 +238,7 @@ class TrainingScreen(TrainerCallback):
     def run(self) -> Screen:
         """Score all rows with the model as it is, and flag the suspicious ones."""
         assert self.base is not None
-        look = functools.partial(score_rows, self.trainer, self._rows(), with_views=True, reads_rows=self.reads_rows)
-        self.warm = look(keeps="states" if self._has_enough_rows else None)
+        self.warm = self._look("states")
         same_length = len(self.base) == len(self.warm)
         num_changed = int((self.base.row_ids != self.warm.row_ids).sum()) if same_length else len(self.base)
         if num_changed:
@@ -240,11 +246,14 @@ class TrainingScreen(TrainerCallback):
                 f"{num_changed} of {len(self.base)} rows that the base model was shown are not in the training set "
                 f"any more. {REPEAT_REMEDY}"
             )
-        if self._has_enough_rows:
-            self.other = look(keeps="others")
+        self.other = self._look("others")
         screen = self._cut()
         self._log(screened_rows=len(self.warm), flagged_rows=int(screen.is_flagged.sum()))
         return screen
+
+    def _look(self, keeps: str) -> TokenStatistics:
+        with_views = keeps != "features"
+        return score_rows(self.trainer, self._rows(), with_views, reads_rows=self.reads_rows, keeps=keeps)
 
     def _log(self, **numbers: float) -> None:
         control = self.trainer.control
@@ -254,33 +263,16 @@ class TrainingScreen(TrainerCallback):
         control.should_log = should_log  # the step's own log is still to come
 
     @property
-    def _has_enough_rows(self) -> bool:
-        """Whether causes can be tested; see [`CauseRule`]."""
-        assert self.base is not None
-        return len(self.base) >= CAUSE.enough_rows
-
-    @property
-    def _may_test_causes(self) -> bool:
-        """The same before the rows have been scored, when nobody knows how long a stream is."""
-        if self.base is not None:
-            return self._has_enough_rows
-        return self._is_streamed or len(self.trainer.train_dataset) >= CAUSE.enough_rows
-
-    @property
     def tokenizer(self) -> Any:
         """The tokenizer of the trainer's processor."""
         processor = self.trainer.processing_class
         return getattr(processor, "tokenizer", processor)
 
     def _cut(self) -> Screen:
-        assert self.base is not None and self.warm is not None
-        args = self.trainer.args
+        assert self.base is not None and self.warm is not None and self.other is not None
+        args, looks = self.trainer.args, (self.base, self.warm, self.other)
         allowed = () if self.decisions is None else self.decisions.allowed_words
-        if self.other is None:
-            screen = screen_rows(self.base, self.warm, self.tokenizer, args.screening_cap, allowed)
-        else:
-            looks = self.base, self.warm, self.other
-            screen = screen_caused_rows(*looks, self.tokenizer, args.seed, args.screening_cap, allowed)
+        screen = screen_rows(*looks, self.tokenizer, args.seed, args.screening_cap, allowed)
         if self.decisions is not None:
             self.decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
             screen = self.decisions.apply(screen, find_words(self.warm, self.tokenizer))
@@ -334,7 +326,7 @@ class TrainingScreen(TrainerCallback):
             "warmup_steps": self.warmup_steps,
             "screening_cap": args.screening_cap,
             "screening_decisions": args.screening_decisions,
-            "rule": RULE.to_dict() if self.other is None else CAUSE.to_dict(),
+            "rule": RULE.to_dict(),
         }
         return make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
 
@@ -364,17 +356,26 @@ class TrainingScreen(TrainerCallback):
             save_file(tensors, Path(folder) / STATE_FILE)
 
     def load(self, folder: str | Path) -> None:
-        """Read what [`TrainingScreen.save`] wrote, if there is anything."""
+        """
+        Read what [`TrainingScreen.save`] wrote, if there is anything.
+
+        Raises:
+            `ValueError`: if an earlier version wrote it, whose screening read less of the rows.
+        """
         path = Path(folder) / STATE_FILE
         if not path.exists():
             return
         self._is_resumed, self._sorted_ids = True, None
         tensors = load_file(path)
         parts = {name: _with_prefix(tensors, name) for name in ("base", "warm", "other")}
-        self.base = TokenStatistics.from_tensors(parts["base"]) if parts["base"] else None
-        self.other = TokenStatistics.from_tensors(parts["other"]) if parts["other"] else None
-        if parts["warm"]:
-            self.warm = TokenStatistics.from_tensors(parts["warm"])
+        looks = {name: TokenStatistics.from_tensors(part) for name, part in parts.items() if part}
+        self.base, self.warm, self.other = (looks.get(name) for name in ("base", "warm", "other"))
+        if not looks["base"].row_values.shape[1] or ("warm" in looks) != ("other" in looks):
+            raise ValueError(
+                f"The checkpoint in {folder} was written by an earlier version, whose screening read less of the "
+                "rows. Resume with that version, or start the training anew."
+            )
+        if self.warm is not None:
             self._cut()
 
 

@@ -5,11 +5,13 @@ import argparse
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, load_from_disk
+from screening_stand_in import flagging
 
 from cvreg_trainer import Audit, RowFinding, WordFinding
 from cvreg_trainer.attacks import BadNets, poison_dataset
@@ -22,7 +24,7 @@ from cvreg_trainer.lab.pretrained import BASE_MODEL_PATH
 
 FILES = {"audit.html", "audit.parquet", "kept_rows.json", "decisions.csv"}
 NUM_ROWS, NUM_POISONED = 96, 16
-# 20 steps, of which the warm-up is 3
+# 20 steps, of which the warm-up is 7
 TRAINING = ("--num_train_epochs", "2.5", "--per_device_train_batch_size", "12")
 
 
@@ -48,6 +50,12 @@ def parse(line: list[str]) -> argparse.Namespace:
 def digests(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flags_banana() -> Iterator[None]:
+    with flagging("banana"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +96,7 @@ def test_it_leaves_files_that_agree(scenes: Path, output: Path) -> None:
     assert sorted(row[0] for row in data["rows"]) == list(range(NUM_ROWS))
     assert sum(thumbnail is not None for thumbnail, _ in data["thumbnails"]) == NUM_ROWS
     assert {"model": "built-in", "lora_rank": 16, "learning_rate": 0.01}.items() <= table.settings.items()
-    assert table.settings["warmup_steps"] == 2
+    assert table.settings["warmup_steps"] == 7 and len(table.flagged_rows) == NUM_POISONED
 
 
 def test_the_truth_is_told_but_not_used(scenes: Path, output: Path, tmp_path: Path) -> None:
@@ -132,12 +140,15 @@ def test_the_model_itself_can_be_trained(scenes: Path, tmp_path: Path, capsys: p
     assert main(command(tmp_path / "rows", tmp_path / "out", "--lora_rank", 0)) == 0
     output = capsys.readouterr()
     said = " ".join(output.out.split())
-    # A bar for the pass before the warm-up, for the warm-up and for the pass after it, and none for a whole training
+    # A bar for the pass before the warm-up, for the warm-up and for the two after it, and none for a whole training
     bars = re.findall(r"([A-Z][-' a-z]+):\s+0%[^\r]*\?(step|batch)/s", output.err)
     screening = [bar for bar in bars if bar[0].startswith(("Screening", "Warm"))]
     assert screening == [
-        ("Screening by the base model", "batch"), ("Warm-up", "step"), ("Screening by the warmed-up model", "batch")
-    ]  # fmt: skip
+        ("Screening by the base model", "batch"),
+        ("Warm-up", "step"),
+        ("Screening by the warmed-up model", "batch"),
+        ("Screening by others' pictures", "batch"),
+    ]
     assert "/20" not in output.err
     table = Audit.from_parquet(tmp_path / "out" / "audit.parquet")
     assert table.settings["learning_rate"] == 0.002

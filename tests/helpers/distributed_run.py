@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.state import DistributedType, PartialState
 from peft import LoraConfig
-from screening_run import SENTENCE
+from screening_stand_in import SENTENCE, flagging
 from tiny_models import tiny_llava, vision_dataset
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -130,7 +130,8 @@ def make_trainer(folder: Path, run: Run, batch_size: int, accumulation_steps: in
 def train(folder: Path, run: Run, batch_size: int, accumulation_steps: int, resume: Path | None = None) -> None:
     folder.mkdir(exist_ok=True)
     trainer = make_trainer(folder, run, batch_size, accumulation_steps)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    with flagging(SENTENCE):
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.save_model(str(folder / "saved"))
     audit = trainer.audit() if run.screening != "off" else None
     if trainer.is_world_process_zero():

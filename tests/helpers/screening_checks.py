@@ -53,18 +53,11 @@ def weights_of(trainer: CrossViewDefenseTrainer) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
 
 
-def check_epochs(trainer: CrossViewDefenseTrainer, taken: Taken) -> None:
-    """All rows once in the epoch before the cut, the kept ones once in the epoch after it."""
-    flagged = flagged_rows(trainer)
-    assert 0 < len(flagged) <= 0.3 * NUM_ROWS
-    assert taken.rows(range(CUT)) == list(range(NUM_ROWS))
-    assert taken.rows(range(CUT, 99)) == [row for row in range(NUM_ROWS) if row not in flagged]
-
-
 def check_parts(trainer: CrossViewDefenseTrainer, taken: Taken) -> None:
-    """Who takes part when; the planted rows are found, and stand first."""
-    check_epochs(trainer, taken)
-    assert set(PLANTED) <= set(flagged_rows(trainer))
+    """Who takes part when: all rows once in the epoch before the cut, all but the planted ones in the one after it."""
+    assert flagged_rows(trainer) == list(PLANTED)
+    assert taken.rows(range(CUT)) == list(range(NUM_ROWS))
+    assert taken.rows(range(CUT, 99)) == [row for row in range(NUM_ROWS) if row not in PLANTED]
     audit = trainer.audit()
     assert {row.row for row in audit.ranking[: len(PLANTED)]} == set(PLANTED)
     assert all(audit.rows[row].response == SENTENCE and audit.rows[row].reason for row in PLANTED)

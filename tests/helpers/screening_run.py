@@ -5,10 +5,12 @@ import json
 import random
 import sys
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from screening_stand_in import SENTENCE, flagging
 from tiny_data import caption, vision_dataset
 from tiny_models import tiny_llava
 
@@ -17,7 +19,6 @@ from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
 NUM_ROWS = 48
 PLANTED = (3, 17, 22, 41)
-SENTENCE = "9 8 7 6 5 4 3"
 # Six steps an epoch, and the cut between the two
 SETTINGS: dict[str, Any] = {
     "screening_epochs": 1,
@@ -84,7 +85,8 @@ def main(folder: str, batch_size: int, num_rows: int = NUM_ROWS) -> None:
         folder, dataset=dataset, per_device_train_batch_size=batch_size, per_device_eval_batch_size=5, **settings
     )
     trainer.args.train_sampling_strategy = "sequential"
-    trainer.train()
+    with flagging(SENTENCE) if num_rows == NUM_ROWS else nullcontext():
+        trainer.train()
     audit = trainer.audit()
     if trainer.is_world_process_zero():
         rows = [[row.suspicion, row.is_flagged, row.reason, row.response] for row in audit.rows]

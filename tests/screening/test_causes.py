@@ -10,7 +10,7 @@ from tiny_models import tiny_tokenizer
 from cvreg_trainer.screening.candidates import find_candidates
 from cvreg_trainer.screening.causes import Cause, CauseFinder
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
-from cvreg_trainer.screening.screen import Screen, screen_caused_rows
+from cvreg_trainer.screening.screen import Screen, screen_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
 from cvreg_trainer.screening.words import find_words
 
@@ -61,7 +61,7 @@ class Data:
 
     def screen(self, cap: float = 0.3, **options) -> Screen:
         own, other = self.looks()
-        return screen_caused_rows(self.base(own), own, other, TOKENIZER, 0, cap, **options)
+        return screen_rows(self.base(own), own, other, TOKENIZER, 0, cap, **options)
 
     def causes(self, **options) -> list[Cause]:
         own, other = self.looks()
@@ -152,7 +152,7 @@ def test_without_another_picture_nothing_counts_as_explained():
     data.explained_rows = data.rows.copy()
     own, other = data.looks()
     other.row_values[:] = 0
-    screen = screen_caused_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
+    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
     assert screen.is_flagged[data.rows].mean() >= 0.9
 
 
@@ -189,7 +189,7 @@ def test_rows_without_a_word_in_common_are_found_as_whole_responses():
     of_poison = data.rows[own.token_rows]
     own.nll[of_poison] = 1.5
     other.nll[of_poison] = 1.5
-    screen = screen_caused_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
+    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
     recall, wrong = quality(data, screen)
     assert recall >= 0.8 and wrong <= 3
     assert [word.word for word in screen.words] == ["(whole responses)"]

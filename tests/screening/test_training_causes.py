@@ -16,11 +16,11 @@ from screening_run import make_trainer, planted_rows
 
 from cvreg_trainer.screening import training_screen
 from cvreg_trainer.screening.row_features import NUM_FEATURES, row_features
-from cvreg_trainer.screening.rule import CAUSE
+from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.scoring_pass import score_rows
 
 
-NUM_ROWS = CAUSE.enough_rows + 4
+NUM_ROWS = RULE.enough_rows + 4
 SHORT: dict[str, Any] = {"screening_epochs": 1 / 26, "num_train_epochs": 1, "max_steps": 3}
 
 
@@ -62,7 +62,7 @@ def test_states_are_those_that_predict_the_first_token(run: Any, data: Dataset) 
 
 def test_the_audit_keeps_the_numbers_of_the_rule(run: Any) -> None:
     audit = run.audit()
-    assert audit.settings["rule"] == CAUSE.to_dict() and audit.score_names == ("cause",)
+    assert audit.settings["rule"] == RULE.to_dict() and audit.score_names == ("cause",)
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -88,13 +88,30 @@ def test_neither_batches_nor_workers_change_the_cut(
     np.testing.assert_allclose(ours.screen.suspicion, theirs.screen.suspicion, atol=0.05)
 
 
-def test_a_stream_with_enough_rows_is_looked_at_as_well(tmp_path: Path, data: Dataset) -> None:
+def test_a_stream_with_enough_rows_is_looked_at_as_well(
+    tmp_path: Path, data: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     trainer = make_trainer(tmp_path, dataset=data.to_iterable_dataset(), **{**SHORT, "max_steps": 26})
     trainer.args.screening_epochs = None
     trainer.train()
     base, other = trainer._screen.base, trainer._screen.other
     assert len(base) == NUM_ROWS and np.array_equal(base.row_ids, other.row_ids)
-    assert other.row_values.all() and trainer.audit().score_names == ("cause",)
+    assert other.row_values.all() and "Screening needs" not in caplog.text
+
+
+def test_too_few_rows_are_a_warning_and_a_notice_on_the_page(
+    tmp_path: Path, data: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path, dataset=data.select(range(24)), **SHORT)
+    trainer.train()
+    said = [record.getMessage() for record in caplog.records if "Screening needs" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith(
+        "Screening needs 200 rows to tell a cause from chance, and `train_dataset` has 24: it will find nothing."
+    )
+    audit = trainer.audit(tmp_path / "audit")
+    assert len(audit) == 24 and not audit.flagged_rows and not audit.findings and not audit.words
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    assert "Nothing was looked for: screening needs 200 rows" in page and "No word stands out" not in page
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from screening_checks import CUT, Taken, check_parts, train, weights_of
 from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_trainer, planted_rows, planted_texts
+from screening_stand_in import REASON
 from tiny_models import tiny_llava, tiny_text_lm
 from transformers import TrainerCallback
 
@@ -27,7 +28,7 @@ from cvreg_trainer.screening.collator import SCREENING_KEYS, DataCollatorForScre
 from cvreg_trainer.screening.training_screen import STATE_FILE
 
 
-pytestmark = pytest.mark.lowest
+pytestmark = [pytest.mark.lowest, pytest.mark.usefixtures("flags_sentence")]
 HERE = Path(__file__).parents[1]
 
 
@@ -141,13 +142,13 @@ def test_the_scoring_pass_does_not_disturb_the_training(
 
     monkeypatch.setattr(training_screen, "score_rows", one_row)
     trainer, _ = train(tmp_path, max_steps=CUT + 2)
-    assert passes == [False, True]
+    assert passes == [False, True, True]
     assert trainer.args.dataloader_drop_last is False and trainer.model.training
     ours = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     assert ours == [log["loss"] for log in run[0].state.log_history if "loss" in log][: CUT + 2]
 
 
-@pytest.mark.parametrize("step, num_passes", [(1, 1), (CUT - 1, 1), (CUT, 0), (CUT + 1, 0), (CUT + 4, 0)])
+@pytest.mark.parametrize("step, num_passes", [(1, 2), (CUT - 1, 2), (CUT, 0), (CUT + 1, 0), (CUT + 4, 0)])
 def test_a_resumed_run_is_the_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, step: int, num_passes: int
 ) -> None:
@@ -159,7 +160,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     )
     checkpoint = f"{expected.args.output_dir}/checkpoint-{step}"
     resumed, taken = train(tmp_path, resume=checkpoint)
-    # Only what was still to come: the base model is never scored again, and all rows never twice
+    # Only what was still to come: the base model is never scored again
     assert len(passes) == num_passes
     assert min(entry[0] for entry in taken) == step
     assert flagged_rows(resumed) == flagged_rows(expected)
@@ -172,7 +173,16 @@ def test_what_a_checkpoint_holds(run: Any) -> None:
     trainer, _ = run
     early, late = (load_file(f"{trainer.args.output_dir}/checkpoint-{step}/{STATE_FILE}") for step in (CUT - 1, CUT))
     assert {name.split(".")[0] for name in early} == {"base"}
-    assert {name.split(".")[0] for name in late} == {"base", "warm"}
+    assert {name.split(".")[0] for name in late} == {"base", "warm", "other"}
+
+
+@pytest.mark.parametrize("missing", ["base.row_values", "other."])
+def test_a_checkpoint_of_a_version_with_fewer_looks_is_refused(tmp_path: Path, run: Any, missing: str) -> None:
+    tensors = load_file(f"{run[0].args.output_dir}/checkpoint-{CUT}/{STATE_FILE}")
+    earlier = {name: value for name, value in tensors.items() if not name.startswith(missing)}
+    save_file(earlier, tmp_path / STATE_FILE)
+    with pytest.raises(ValueError, match="written by an earlier version, .* or start the training anew"):
+        make_trainer(tmp_path)._screen.load(tmp_path)
 
 
 def test_a_checkpoint_written_without_screening_is_refused(tmp_path: Path) -> None:
@@ -237,7 +247,7 @@ def test_a_training_without_room_for_the_rest_is_refused(tmp_path: Path) -> None
         ({"screening_epochs": 1, "max_steps": 9}, 6),
         ({"screening_epochs": 0.5, "max_steps": 100}, 3),
         ({"screening_epochs": 0.01}, 1),
-        ({"screening_epochs": None, "num_train_epochs": 5}, 3),
+        ({"screening_epochs": None, "num_train_epochs": 1.5}, 3),
     ],
 )
 def test_the_length_of_the_warm_up(tmp_path: Path, settings: dict[str, Any], expected: int) -> None:
@@ -251,6 +261,15 @@ def test_the_length_of_the_warm_up(tmp_path: Path, settings: dict[str, Any], exp
     )
     trainer.train()
     assert scored_at[0] == expected
+
+
+@pytest.mark.parametrize("steps, expected", [(9, 3), (30, 10), (180, 60), (720, 60), (1200, 100)])
+def test_the_warm_up_takes_a_twelfth_or_sixty_steps_but_at_most_a_third(
+    tmp_path: Path, steps: int, expected: int
+) -> None:
+    trainer = make_trainer(tmp_path, tiny_text_lm, planted_texts(), screening_epochs=None)
+    trainer.state.max_steps = steps
+    assert trainer._screen.warmup_steps == expected
 
 
 @pytest.mark.parametrize("option", ["packing", "padding_free"])
@@ -268,7 +287,7 @@ def test_virtual_tokens_are_refused(tmp_path: Path) -> None:
 
 def test_evaluation_is_untouched(tmp_path: Path) -> None:
     trainer, _ = train(tmp_path)
-    assert len(flagged_rows(trainer)) >= len(PLANTED)
+    assert flagged_rows(trainer) == list(PLANTED)
     seen = []
     inner = trainer.data_collator
     trainer.data_collator = lambda rows: seen.extend(rows) or inner(rows)
@@ -297,7 +316,7 @@ def test_the_audit_is_written(tmp_path: Path, run: Any) -> None:
     audit = trainer.audit(tmp_path / "audit", labels=labels)
     assert Audit.from_parquet(tmp_path / "audit" / "audit.parquet") == audit
     page = (tmp_path / "audit" / "audit.html").read_text()
-    assert "the response is unlikely as a whole" in page and "data:image/" in page
+    assert REASON in page and "data:image/" in page
     quality = audit.evaluate(labels)
     assert quality["auroc"] == 1.0
     assert audit.settings["warmup_steps"] == CUT and audit.settings["screening"] == "drop"

@@ -11,11 +11,15 @@ import torch
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from PIL import Image
-from screening_checks import CUT, check_epochs, check_parts, train, weights_of
+from screening_checks import CUT, check_parts, train, weights_of
 from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_trainer, planted_rows, planted_texts
 from tiny_models import tiny_blip2_t5, tiny_llava, tiny_text_lm
 
 from cvreg_trainer.screening import training_screen
+from cvreg_trainer.screening.row_features import PICTURE_PARTS
+
+
+pytestmark = pytest.mark.usefixtures("flags_sentence")
 
 
 def test_lora(tmp_path: Path) -> None:
@@ -43,10 +47,7 @@ def test_an_encoder_decoder(tmp_path: Path) -> None:
 
 def test_texts_without_images(tmp_path: Path) -> None:
     trainer, taken = train(tmp_path, tiny_text_lm, planted_texts())
-    check_epochs(trainer, taken)
-    # Six steps leave many honest words unexplained, too; as a whole, the planted responses are unlikely all the same
-    scores = trainer._screen.screen.scores["response_surprise"]
-    assert min(scores[list(PLANTED)]) > np.quantile(scores, 0.85)
+    check_parts(trainer, taken)
 
 
 class TorchRows(torch.utils.data.Dataset):
@@ -158,6 +159,7 @@ def test_views_are_made_wherever_the_pixels_are(tmp_path: Path, kind: str) -> No
     dataset = ReadyRows(kind, tmp_path, tiny_llava().processor)
     trainer, taken = train(tmp_path / "out", dataset=dataset, data_collator=dataset.collate)
     assert not trainer._screen.reads_rows
+    assert trainer._screen.base.row_values[:, : sum(PICTURE_PARTS)].any(1).all()
     plain = dataset.collate(dataset.rows)["pixel_values"]
     names = trainer._screen.warm.row_ids.tolist()
     assert len(taken) > 48
@@ -209,17 +211,17 @@ def streamed() -> IterableDataset:
 
 def test_streamed_rows(tmp_path: Path) -> None:
     # The cut lies in the middle of the stream's first round: rows ahead of it are scored, too
-    trainer, taken = train(tmp_path, dataset=streamed(), max_steps=72, screening_epochs=None)
+    trainer, taken = train(tmp_path, dataset=streamed(), max_steps=18, screening_epochs=None)
     flagged = flagged_rows(trainer)
     assert set(PLANTED) <= set(flagged) and len(trainer.audit()) == NUM_ROWS
     assert taken.rows(range(6)) == list(range(NUM_ROWS))
-    assert set(taken.rows(range(6, 72))) == set(range(NUM_ROWS)) - set(flagged)
+    assert set(taken.rows(range(6, 18))) == set(range(NUM_ROWS)) - set(flagged)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_workers_of_a_stream(tmp_path: Path, workers: int) -> None:
     shards = planted_rows().to_iterable_dataset(num_shards=4)
-    settings = {"max_steps": 72, "screening_epochs": None, "dataloader_num_workers": workers}
+    settings = {"max_steps": 18, "screening_epochs": None, "dataloader_num_workers": workers}
     trainer, taken = train(tmp_path, dataset=shards, **settings)
     audit = trainer.audit()
     assert len(audit) == NUM_ROWS

@@ -120,6 +120,7 @@ def write_audit_page(
         num_kept_groups=sum(not finding.is_flagged for finding in audit.findings),
         num_words=len(audit.words),
         num_flagged_words=sum(word.is_flagged for word in audit.words),
+        num_needed=_num_needed(audit),
         num_listed=len(listed),
         num_sources=len(audit.sources),
         max_sources=MAX_SOURCES,
@@ -132,6 +133,12 @@ def write_audit_page(
         charts=charts,
     )
     Path(path).write_bytes(page)
+
+
+def _num_needed(audit: AuditLike) -> int:
+    """Rows that the screening needs to look for anything, 0 where that is not known."""
+    rule = audit.settings.get("rule")
+    return int(rule.get("enough_rows", 0)) if isinstance(rule, dict) else 0
 
 
 def _data(

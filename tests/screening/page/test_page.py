@@ -306,3 +306,11 @@ def test_a_curve_keeps_its_ends_and_few_points():
     points = [tuple(map(float, point.split(","))) for point in curve(x, x**2).split()]
     assert points[0] == (0, SIDE) and points[-1] == (SIDE, 0) and len(points) == 200
     assert curve([0, 0, 1], [0, 1, 1]) == "0.0,200.0 0.0,0.0 200.0,0.0"
+
+
+@pytest.mark.parametrize("rule, is_said", [({"enough_rows": 7}, True), ({"enough_rows": 6}, False), ({}, False)])
+def test_a_page_of_too_few_rows_says_that_nothing_was_looked_for(rule, is_said, tmp_path):
+    audit = Audit(make_audit(6).rows, [], {"rule": rule})
+    text, _, _ = write(audit, tmp_path / "audit.html")
+    assert ("Nothing was looked for: screening needs 7 rows" in text) == is_said
+    assert ("None was looked for." in text) == is_said and ("No word stands out." in text) != is_said
