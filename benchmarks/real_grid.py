@@ -67,7 +67,7 @@ class TimedLook(Look):
         return {"detector": name, **judge(detection, marked), "seconds": round(seconds, 1)}
 
 
-def screen_rows(model: Any, processor: Any, rows: Dataset, seed: int) -> CrossViewDefenseTrainer:
+def screened_trainer(model: Any, processor: Any, rows: Dataset, seed: int) -> CrossViewDefenseTrainer:
     """A trainer that has screened the rows with the settings of `cvreg audit`, and stopped at the cut."""
     with tempfile.TemporaryDirectory() as folder:
         config = CrossViewDefenseConfig.recommended(
@@ -100,7 +100,7 @@ def screen_rows(model: Any, processor: Any, rows: Dataset, seed: int) -> CrossVi
 
 def screening_flags(model: Any, processor: Any, rows: Dataset, seed: int) -> Detection:
     """The package's screening: suspicion and flags of all rows."""
-    screen = screen_rows(model, processor, rows, seed)._screen.screen
+    screen = screened_trainer(model, processor, rows, seed)._screen.screen
     return Detection(screen.suspicion, screen.is_flagged)
 
 

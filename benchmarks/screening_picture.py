@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from screening_sensitivity import SEEDS, read_looks
+from screening_sensitivity import FDR, SEEDS, read_looks
 from transformers import AutoProcessor
 
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, find_candidates
 from cvreg_trainer.screening.causes import CauseFinder, _content_limit
-from cvreg_trainer.screening.rule import CAUSE
+from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.words import find_words
 
 
@@ -39,15 +39,14 @@ def draw(axes: Any, folder: Path, tokenizer: Any, title: str) -> None:
     words = [find_words(looks[name], tokenizer) for name in ("base", "warm", "other")]
     candidates = find_candidates(*words, looks["other"].row_values[:, 0] > 0)
     candidates = [one for one in candidates if len(one.rows) >= LEAST_ROWS and one.word != WHOLE_RESPONSES]
-    finder = CauseFinder(
-        looks["base"].row_values, looks["warm"].row_values, candidates, SEEDS[folder.name.split("_")[0]]
-    )
+    seed = SEEDS[folder.name.split("_")[0]]
+    finder = CauseFinder(looks["base"].row_values, looks["warm"].row_values, candidates, seed, FDR)
     finder.find()
     scores = finder.first_scores
     assert scores is not None
     strength = np.linspace(0, 1, 200)
     limit = _content_limit(strength, np.full(200, LEAST_ROWS))
-    is_strong = strength >= CAUSE.min_strength
+    is_strong = strength >= RULE.min_strength
     axes.fill_betweenx(strength[is_strong], -0.15, limit[is_strong], color="#f6d5cf", label="flagged")
     is_poison = np.array([marked[one.rows].mean() >= 0.5 for one in candidates])
     sizes = np.array([len(one.rows) for one in candidates])

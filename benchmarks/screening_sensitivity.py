@@ -24,15 +24,15 @@ from typing import Any
 import numpy as np
 import torch
 from real_cells import make_cell
-from real_grid import LEAST_SIDE, screen_rows
+from real_grid import LEAST_SIDE, screened_trainer
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cvreg_trainer.data.pictures import load_pictures, split_pictures
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.report import describe_environment
-from cvreg_trainer.screening.rule import CAUSE
-from cvreg_trainer.screening.screen import screen_caused_rows
+from cvreg_trainer.screening.rule import RULE
+from cvreg_trainer.screening.screen import screen_rows
 from cvreg_trainer.screening.stop_after_screening import StopAfterScreening
 from cvreg_trainer.screening.token_statistics import TokenStatistics
 
@@ -57,10 +57,11 @@ CELLS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 REAL_ROWS, RATE, CAP = 600, 0.05, 0.5
 FAR = 1e9
+FDR = 0.01
 # The numbers that switch a part off
 WITHOUT: dict[str, dict[str, float]] = {
     "unexplained": {"explained": FAR, "min_part": FAR, "suspect_content_share": 0.0},
-    "caused": {"start_strength": -1.0, "min_strength": -1.0, "false_discoveries": 1.0},
+    "caused": {"start_strength": -1.0, "min_strength": -1.0},
     "not content": {"content_share": FAR, "suspect_content_share": FAR, "error_rate": 1.0},
     "odd rows of explained words": {"min_part": FAR},
     "contradicted rows of explained words": {"most_contradicted": -1.0},
@@ -69,15 +70,17 @@ WITHOUT: dict[str, dict[str, float]] = {
     "near-duplicates kept": {"min_variety": 0.0},
     "growth limit": {"most_growth": FAR},
 }
-FIXED = ("enough_rows", "warmup_steps", "longest_warmup")  # decided before the looks
+FIXED = ("enough_rows", "many_flagged", "warmup_share", "warmup_steps", "longest_warmup")  # decided before the looks
 
 
 def settings() -> Iterator[tuple[str, dict[str, float]]]:
     """Names of settings, and the numbers that they change."""
     yield "as it is", {}
     yield from ((f"without: {part}", numbers) for part, numbers in WITHOUT.items())
-    for field in fields(CAUSE):
-        value = getattr(CAUSE, field.name)
+    yield "screening_fdr halved", {"screening_fdr": FDR / 2}
+    yield "screening_fdr doubled", {"screening_fdr": 2 * FDR}
+    for field in fields(RULE):
+        value = getattr(RULE, field.name)
         if field.name not in FIXED:
             kind = type(value)
             yield f"{field.name} halved", {field.name: kind(max(value / 2, 1) if kind is int else value / 2)}
@@ -87,14 +90,14 @@ def settings() -> Iterator[tuple[str, dict[str, float]]]:
 @contextmanager
 def changed(numbers: dict[str, float]) -> Iterator[None]:
     """The rule with other numbers: it is frozen, and the modules hold the one instance."""
-    before = {name: getattr(CAUSE, name) for name in numbers}
+    before = {name: getattr(RULE, name) for name in numbers}
     try:
         for name, value in numbers.items():
-            object.__setattr__(CAUSE, name, value)
+            object.__setattr__(RULE, name, value)
         yield
     finally:
         for name, value in before.items():
-            object.__setattr__(CAUSE, name, value)
+            object.__setattr__(RULE, name, value)
 
 
 def scene_screen(cell: dict[str, Any]) -> tuple[Any, np.ndarray]:
@@ -116,7 +119,7 @@ def real_screen(cell: dict[str, Any], options: argparse.Namespace) -> tuple[Any,
     rows, marked, _ = make_cell(cell, pictures, SEEDS["real"], REAL_ROWS, RATE)
     model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.bfloat16).eval()
     processor = AutoProcessor.from_pretrained(options.model)
-    return screen_rows(model, processor, rows, SEEDS["real"])._screen, marked
+    return screened_trainer(model, processor, rows, SEEDS["real"])._screen, marked
 
 
 def make_looks(cell: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
@@ -160,8 +163,10 @@ def main() -> None:
         for setting, numbers in settings():
             if (options.suite, json.dumps(cell), setting) in done:
                 continue
-            with changed(numbers), np.errstate(all="ignore"):
-                screen = screen_caused_rows(looks["base"], looks["warm"], looks["other"], tokenizer, seed, CAP)
+            of_rule = dict(numbers)
+            fdr = of_rule.pop("screening_fdr", FDR)
+            with changed(of_rule), np.errstate(all="ignore"):
+                screen = screen_rows(looks["base"], looks["warm"], looks["other"], tokenizer, seed, CAP, fdr)
             row = {"suite": options.suite, "cell": cell, "seed": seed, "setting": setting, "numbers": numbers}
             row |= {"num_rows": len(marked), "num_poisoned": int(marked.sum())}
             row |= {"found": int(screen.is_flagged[marked].sum())}

@@ -75,6 +75,9 @@ class CrossViewDefenseConfig(SFTConfig):
             training, or to 60 optimiser steps if that is more, up to a third of it.
         screening_cap (`float`, *optional*, defaults to `0.3`):
             Largest share of the rows that screening may flag. Reaching it is a warning.
+        screening_fdr (`float`, *optional*, defaults to `0.01`):
+            Expected share of false findings among the words that something in the input is found to cause (Benjamini
+            and Hochberg 1995).
         screening_decisions (`str`, *optional*):
             CSV or Parquet file of rows and words to keep or drop, which win over the screening: the `decisions.csv` of
             an audit, filled in.
@@ -153,6 +156,10 @@ class CrossViewDefenseConfig(SFTConfig):
     screening_cap: float = field(
         default=0.3,
         metadata={"help": "Largest share of the rows that screening may flag."},
+    )
+    screening_fdr: float = field(
+        default=0.01,
+        metadata={"help": "Expected share of false findings among words that something in the input causes."},
     )
     screening_decisions: str | None = field(
         default=None,
@@ -268,6 +275,7 @@ class CrossViewDefenseConfig(SFTConfig):
                     f"(`num_train_epochs={self.num_train_epochs}`) for the screened rows. Lower it."
                 )
         self._check("screening_cap", lambda value: 0 < value <= 1, "a share of the rows, above 0 and at most 1")
+        self._check("screening_fdr", lambda value: 0 < value < 1, "a share of the findings, between 0 and 1")
         if self.screening_decisions is not None and not self.is_screened:
             raise ValueError(
                 f"`screening_decisions={str(self.screening_decisions)!r}` is about screening, which is off. Set "

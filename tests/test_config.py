@@ -70,6 +70,7 @@ def test_yaml(tmp_path: Path) -> None:
         ({"screening_epochs": 0}, "`screening_epochs` must be a number of epochs above 0, or None, got 0"),
         ({"screening_epochs": "1"}, "`screening_epochs` must be .*got '1'"),
         ({"screening_cap": 0}, "`screening_cap` must be a share of the rows.*got 0"),
+        ({"screening_fdr": 0}, "`screening_fdr` must be a share of the findings.*got 0"),
         ({"screening_cap": 1.01}, "`screening_cap` must be a share of the rows.*got 1.01"),
         (
             {"screening": "drop", "screening_epochs": 2, "num_train_epochs": 2},
@@ -95,7 +96,11 @@ def test_lambda_warmup(tmp_path: Path, warmup: float, expected: list[float]) -> 
 
 def test_screening_is_off_unless_asked_for(tmp_path: Path) -> None:
     args = CrossViewDefenseConfig(str(tmp_path), bf16=False)
-    assert (args.screening, args.screening_epochs, args.screening_cap) == ("off", None, 0.3) and not args.is_screened
+    assert (
+        (args.screening, args.screening_epochs, args.screening_cap) == ("off", None, 0.3)
+        and args.screening_fdr == 0.01
+        and not args.is_screened
+    )
     # A warm-up as long as the training harms nobody while screening is off
     assert CrossViewDefenseConfig(str(tmp_path), bf16=False, screening_epochs=9).screening_epochs == 9
 

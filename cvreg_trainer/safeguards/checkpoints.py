@@ -41,6 +41,7 @@ OPTIONS = (
     "screening",
     "screening_epochs",
     "screening_cap",
+    "screening_fdr",
 )
 
 

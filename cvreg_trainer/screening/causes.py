@@ -78,10 +78,14 @@ class CauseFinder:
             Sets of rows to ask about; see [`find_candidates`].
         seed (`int`):
             Chooses folds and random sets.
+        fdr (`float`):
+            Expected share of sets without a cause among those that are found to have one.
     """
 
-    def __init__(self, features: np.ndarray, states: np.ndarray, candidates: list[Candidate], seed: int) -> None:
-        self.num_rows = len(features)
+    def __init__(
+        self, features: np.ndarray, states: np.ndarray, candidates: list[Candidate], seed: int, fdr: float
+    ) -> None:
+        self.num_rows, self.fdr = len(features), fdr
         self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
         probes = _probe_features(features.astype(np.float32))
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
@@ -141,7 +145,7 @@ class CauseFinder:
             p_value = probes[source[place]].p_value(sizes[place], strength[place])
             p_values[place] = min(1.0, len(probes) * p_value)
         is_significant = np.zeros(len(sizes), dtype=bool)
-        is_significant[is_open] = benjamini_hochberg(p_values[is_open], RULE.false_discoveries)
+        is_significant[is_open] = benjamini_hochberg(p_values[is_open], self.fdr)
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.content.correlation(sets)
         is_candidate = is_significant & (content < _content_limit(strength, sizes))

@@ -70,8 +70,6 @@ class ScreeningRule:
             Smallest and largest set that is looked at.
         least_explained (share of the rows):
             Those whose responses are explained least as a whole are a set; so are a half, a quarter and an eighth.
-        false_discoveries (share of the words with a cause):
-            Largest expected share of words that have none (Benjamini and Hochberg).
         false_rows (share of a cause's rows):
             Largest expected share of rows that do not have it.
         explained_weight (words):
@@ -136,7 +134,6 @@ class ScreeningRule:
     max_share: float = 0.5
     least_explained: float = 0.1
 
-    false_discoveries: float = 0.01
     false_rows: float = 0.05
     explained_weight: float = 0.25
     start_strength: float = 0.2

@@ -67,6 +67,7 @@ def screen_rows(
     tokenizer: Any,
     seed: int,
     cap: float,
+    fdr: float,
     allowed_words: Collection[str] = (),
 ) -> Screen:
     """
@@ -86,6 +87,8 @@ def screen_rows(
             Chooses the folds and the random sets of the tests.
         cap (`float`):
             Largest share of the rows to flag; the most suspicious ones are.
+        fdr (`float`):
+            Expected share of false findings.
         allowed_words (`Collection[str]`, *optional*):
             Words and whole responses, in lower case, the evidence against which is ignored.
 
@@ -101,7 +104,7 @@ def screen_rows(
     suspects = {word for values in questions for word, value in values.items() if value >= 1}
     has_other = other.row_values[:, 0] > 0
     candidates = find_candidates(of_base, of_own, find_words(other, tokenizer), has_other, suspects, allowed_words)
-    finder = CauseFinder(base.row_values, own.row_values, candidates, seed)
+    finder = CauseFinder(base.row_values, own.row_values, candidates, seed, fdr)
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)
     reasons = [""] * len(own)

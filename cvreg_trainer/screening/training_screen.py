@@ -272,7 +272,7 @@ class TrainingScreen(TrainerCallback):
         assert self.base is not None and self.warm is not None and self.other is not None
         args, looks = self.trainer.args, (self.base, self.warm, self.other)
         allowed = () if self.decisions is None else self.decisions.allowed_words
-        screen = screen_rows(*looks, self.tokenizer, args.seed, args.screening_cap, allowed)
+        screen = screen_rows(*looks, self.tokenizer, args.seed, args.screening_cap, args.screening_fdr, allowed)
         if self.decisions is not None:
             self.decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
             screen = self.decisions.apply(screen, find_words(self.warm, self.tokenizer))
@@ -325,6 +325,7 @@ class TrainingScreen(TrainerCallback):
             "screening": args.screening,
             "warmup_steps": self.warmup_steps,
             "screening_cap": args.screening_cap,
+            "screening_fdr": args.screening_fdr,
             "screening_decisions": args.screening_decisions,
             "rule": RULE.to_dict(),
         }

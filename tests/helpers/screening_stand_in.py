@@ -39,6 +39,7 @@ def _flag(
     tokenizer: Any,
     seed: int,
     cap: float,
+    fdr: float,
     allowed_words: Collection[str] = (),
 ) -> Screen:
     """In the place of `screen_rows`; suspicion grows with the surprise after the warm-up."""

@@ -59,15 +59,15 @@ class Data:
             TokenStatistics(*common, np.array(other, np.float32), *rest, np.ones((NUM_ROWS, 1), np.float16)),
         )
 
-    def screen(self, cap: float = 0.3, **options) -> Screen:
+    def screen(self, cap: float = 0.3, fdr: float = 0.01, **options) -> Screen:
         own, other = self.looks()
-        return screen_rows(self.base(own), own, other, TOKENIZER, 0, cap, **options)
+        return screen_rows(self.base(own), own, other, TOKENIZER, 0, cap, fdr, **options)
 
     def causes(self, **options) -> list[Cause]:
         own, other = self.looks()
         words = [find_words(look, TOKENIZER) for look in (self.base(own), own, other)]
         candidates = find_candidates(*words, other.row_values[:, 0] > 0, **options)
-        return CauseFinder(self.features, self.states, candidates, 0).find()
+        return CauseFinder(self.features, self.states, candidates, 0, 0.01).find()
 
     def base(self, own: TokenStatistics) -> TokenStatistics:
         """The base model knows all words, and is surprised by those that `contradicts` says."""
@@ -152,7 +152,7 @@ def test_without_another_picture_nothing_counts_as_explained():
     data.explained_rows = data.rows.copy()
     own, other = data.looks()
     other.row_values[:] = 0
-    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
+    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
     assert screen.is_flagged[data.rows].mean() >= 0.9
 
 
@@ -189,7 +189,7 @@ def test_rows_without_a_word_in_common_are_found_as_whole_responses():
     of_poison = data.rows[own.token_rows]
     own.nll[of_poison] = 1.5
     other.nll[of_poison] = 1.5
-    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3)
+    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
     recall, wrong = quality(data, screen)
     assert recall >= 0.8 and wrong <= 3
     assert [word.word for word in screen.words] == ["(whole responses)"]
@@ -243,6 +243,13 @@ def test_planted_rows_below_the_cut_come_before_most_others():
     screen = data.screen()
     ranks = screen.suspicion.argsort().argsort()
     assert ranks[data.rows].mean() > 0.75 * NUM_ROWS
+
+
+def test_a_rate_of_false_findings_below_the_p_value_finds_nothing():
+    data = Data().with_trigger()
+    [cause] = data.screen().causes
+    assert data.screen(fdr=min(2 * cause.p_value, 0.99)).causes
+    assert not data.screen(fdr=cause.p_value / 2).causes
 
 
 def test_the_cap_takes_what_content_predicts_least():

@@ -19,7 +19,7 @@ def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray) -> 
     features[marked, :3] += 12
     features[shown, 3:6] += 12
     states[shown, :3] += 8
-    finder = CauseFinder(features.astype(np.float32), states.astype(np.float32), candidates, seed=0)
+    finder = CauseFinder(features.astype(np.float32), states.astype(np.float32), candidates, seed=0, fdr=0.01)
     finder.find()
     return finder
 
@@ -61,6 +61,6 @@ def test_the_largest_groups_are_listed():
 
 
 def test_without_candidates_there_are_no_groups():
-    finder = CauseFinder(np.zeros((300, 1024), np.float32), np.zeros((300, 4), np.float32), [], seed=0)
+    finder = CauseFinder(np.zeros((300, 1024), np.float32), np.zeros((300, 4), np.float32), [], seed=0, fdr=0.01)
     finder.find()
     assert kept_groups(finder) == {"noise": [], "content": []}

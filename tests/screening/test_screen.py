@@ -41,7 +41,7 @@ def screened(num_rows: int, cap: float = 0.3, **options: Any) -> Screen:
     base = look(texts, {"banana": 9.0}, features)
     own = look(texts, {"banana": 5.0}, rng.normal(size=(num_rows, 32)))
     other = look(texts, dict.fromkeys(("red", "green", "blue", "ring", "banana"), 5.0), np.ones((num_rows, 1)))
-    return screen_rows(base, own, other, TOKENIZER, 0, cap, **options)
+    return screen_rows(base, own, other, TOKENIZER, 0, cap, 0.01, **options)
 
 
 def test_with_enough_rows_the_planted_ones_are_found() -> None:
@@ -71,9 +71,9 @@ def test_the_cap_keeps_the_most_suspicious(cap: float, most: int) -> None:
 
 def test_rows_without_tokens_and_empty_data_sets() -> None:
     empty = TokenStatistics.from_batches([])
-    screen = screen_rows(empty, empty, empty, TOKENIZER, 0, 0.3)
+    screen = screen_rows(empty, empty, empty, TOKENIZER, 0, 0.3, 0.01)
     assert screen.reasons == [] and screen.words == [] and not screen.is_capped and screen.suspicion.shape == (0,)
     texts = ["", "red ring", ""] * RULE.enough_rows
     looks = [look(texts, {}, np.ones((len(texts), width))) for width in (NUM_FEATURES, 32, 1)]
-    screen = screen_rows(*looks, TOKENIZER, 0, 0.3)
+    screen = screen_rows(*looks, TOKENIZER, 0, 0.3, 0.01)
     assert not screen.is_flagged.any() and np.isfinite(screen.suspicion).all()
