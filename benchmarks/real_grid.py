@@ -67,8 +67,8 @@ class TimedLook(Look):
         return {"detector": name, **judge(detection, marked), "seconds": round(seconds, 1)}
 
 
-def screening_flags(model: Any, processor: Any, rows: Dataset, seed: int) -> Detection:
-    """The package's screening with the settings of `cvreg audit`: suspicion and flags of all rows."""
+def screen_rows(model: Any, processor: Any, rows: Dataset, seed: int) -> CrossViewDefenseTrainer:
+    """A trainer that has screened the rows with the settings of `cvreg audit`, and stopped at the cut."""
     with tempfile.TemporaryDirectory() as folder:
         config = CrossViewDefenseConfig.recommended(
             folder,
@@ -95,10 +95,13 @@ def screening_flags(model: Any, processor: Any, rows: Dataset, seed: int) -> Det
         trainer.remove_callback(StartReportCallback)
         trainer.add_callback(StopAfterScreening(trainer._screen))
         trainer.train()
-        found = sorted(trainer.audit().rows, key=lambda finding: finding.row)
-    return Detection(
-        np.array([finding.suspicion for finding in found]), np.array([finding.is_flagged for finding in found])
-    )
+    return trainer
+
+
+def screening_flags(model: Any, processor: Any, rows: Dataset, seed: int) -> Detection:
+    """The package's screening: suspicion and flags of all rows."""
+    screen = screen_rows(model, processor, rows, seed)._screen.screen
+    return Detection(screen.suspicion, screen.is_flagged)
 
 
 def judge(detection: Detection, marked: np.ndarray) -> dict[str, Any]:

@@ -125,7 +125,8 @@ class CauseFinder:
                 is_flagged[cause.rows] = True
                 scores = None
         for cause in causes:
-            self.suspicion[cause.rows] = 1 + cause.strength
+            # If the cap lets only some of them go, then the ones that content predicts least
+            self.suspicion[cause.rows] = 1 + max(cause.strength - max(cause.content, 0.0), 0.0)
         return causes
 
     def _score(self, members: list[np.ndarray], sizes: np.ndarray, is_open: np.ndarray) -> _Scores:

@@ -245,6 +245,19 @@ def test_planted_rows_below_the_cut_come_before_most_others():
     assert ranks[data.rows].mean() > 0.75 * NUM_ROWS
 
 
+def test_the_cap_takes_what_content_predicts_least():
+    """A texture that the model hardly knows yet is caused more strongly than the trigger, but content sees it too."""
+    data = Data().with_trigger()
+    data.unexplained = {"star"}
+    has_texture = np.array(["star" in text for text in data.texts])
+    data.features[has_texture, :PICTURE] += data.directions[1]
+    data.states[has_texture] += 0.35 * np.random.default_rng(1).normal(size=32)
+    texture, planted = data.screen(cap=1.0).causes
+    assert texture.words == ("star",) and planted.words == ("banana",) and texture.strength > planted.strength
+    capped = data.screen(cap=len(planted.rows) / NUM_ROWS)
+    assert capped.is_capped and np.array_equal(np.flatnonzero(capped.is_flagged), planted.rows)
+
+
 def test_the_cap_leaves_the_most_suspicious():
     screen = Data().with_trigger().screen(cap=0.02)
     assert screen.is_capped and screen.is_flagged.sum() == 8
