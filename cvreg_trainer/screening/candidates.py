@@ -104,23 +104,21 @@ def _words(
         rows = np.unique(words.rows[places])
         if len(rows) < RULE.min_rows or word in allowed_words:
             continue
-        sets = [places]
-        is_part = explained.share(places) >= RULE.explained and word not in suspects
-        if is_part:
-            # Its odd occurrences are sets of their own: those that stay unexplained, and those that the base model
-            # contradicts, since a trigger that survives strong views is learnt in the warm-up, and then explains them
-            fewest = max(RULE.min_rows, RULE.min_part * len(rows))
-            sets = [places[is_odd[places]]]
-            if is_contradicted[places].mean() <= RULE.most_contradicted:
-                sets.append(places[is_contradicted[places]])
-        else:
-            fewest = RULE.min_rows
-        for chosen in sets:
+        is_explained = explained.share(places) >= RULE.explained and word not in suspects
+        # Of an explained word the odd occurrences are a set of their own
+        sets = [(places[is_odd[places]] if is_explained else places, is_explained)]
+        if is_contradicted[places].mean() <= RULE.most_contradicted:
+            # A trigger that survives strong views is learnt in the warm-up, and then explains its words
+            sets.append((places[is_contradicted[places]], True))
+        for chosen, is_part in sets:
             members = np.unique(words.rows[chosen])
+            fewest = max(RULE.min_rows, RULE.min_part * len(rows) if is_part else 0)
             if fewest <= len(members) <= most:
                 nats = float(words.nll[chosen].mean())
                 share = explained.share(chosen)
-                candidates.append(Candidate(word, members, share, rows, nats, word in suspects, is_part))
+                candidates.append(
+                    Candidate(word, members, share, rows, nats, word in suspects and not is_part, is_part)
+                )
     return candidates
 
 

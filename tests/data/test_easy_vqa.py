@@ -54,7 +54,7 @@ def test_errors(monkeypatch):
     with pytest.raises(ValueError, match="split='val' is unknown; use one of train, test"):
         load_easy_vqa("val")
     monkeypatch.setitem(sys.modules, "easy_vqa", None)
-    with pytest.raises(ImportError, match=r"pip install cvreg-trainer\[easy-vqa\]"):
+    with pytest.raises(ImportError, match=r'pip install "\.\[easy-vqa\]"'):
         load_easy_vqa()
 
 

@@ -139,6 +139,17 @@ def test_what_contradicts_the_base_model_is_looked_at_by_itself():
     assert recall >= 0.9 and wrong <= 3
 
 
+def test_so_is_a_known_word_that_is_unexplained_in_honest_rows_too():
+    data = Data("red").with_trigger()
+    data.explained_rows[np.flatnonzero(~data.rows)[:60]] = True
+    data.unexplained = {"red"}
+    data.states[data.rows | data.explained_rows] += 0.5 * np.random.default_rng(1).normal(size=32)
+    assert not data.screen().is_flagged.any()
+    data.contradicts = data.rows.copy()
+    recall, wrong = quality(data, data.screen())
+    assert recall >= 0.9 and wrong <= 3
+
+
 def test_a_word_that_the_base_model_does_not_know_contradicts_nothing():
     data = Data("red").with_trigger()
     data.explained_rows = data.rows.copy()
