@@ -22,7 +22,8 @@ Written by `benchmarks/sensitivity_report.py` from `benchmarks/results/screening
 5 % of the rows poisoned, one screening for each column. What the models saw is the same throughout; only the cut is
 made again. Each entry is **poisoned rows found / clean rows flagged**. A dash: as it is. What each number means:
 [`rule.py`](../cvreg_trainer/screening/rule.py). Numbers that are fixed before the looks (the warm-up, the least number
-of rows) are not varied. Made with `most_growth` 2.5; it is 1.8 now.
+of rows) are not varied. Made before the last two changes of
+[the rule](../benchmarks/screening_split.md): `most_growth` was 2.5.
 """
 AS_IT_IS = "as it is"
 

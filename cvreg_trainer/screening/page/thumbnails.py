@@ -80,7 +80,7 @@ def mean_picture(dataset: Dataset | Sequence[Mapping[str, Any]], rows: Iterable[
             Positions in the data set; rows whose image cannot be read are left out.
 
     Returns:
-        `str`: a `data:` URI; `None` if there is no image.
+        `str`: a `data:` URI, or `None` if there is no image.
     """
     images_of = picture_reader(dataset)
     total, count = np.zeros((MEAN_SIDE, MEAN_SIDE, 3)), 0

@@ -148,7 +148,7 @@ def test_findings_have_pictures_of_their_own_rows_and_numbers_to_read(tmp_path):
     }
     assert kept["pictures"] == [] and kept["mean"] is None and kept["trigger"] is None
     assert "1 group that images do not explain, and that is kept" in text
-    # Without the data set there are no pictures; without findings there is no section
+    # No data set, no pictures; no findings, no section
     assert write(audit, tmp_path / "audit.html")[2]["findings"][0]["pictures"] == []
     assert "findings-heading" not in write(make_audit(), tmp_path / "audit.html")[0]
 
