@@ -38,8 +38,8 @@ class Candidate:
             about the image where others do. A trigger that survives strong views makes the model expect its word, so
             that it looks explained, and by content.
         is_part (`bool`):
-            Whether the word is explained as a rule, and `rows` are those in which it is not, or in which the base
-            model knows better.
+            Whether `rows` are some rows of the word only: those in which it is unexplained although it is explained as
+            a rule, or those in which it contradicts the base model.
     """
 
     word: str
