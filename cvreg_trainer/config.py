@@ -16,6 +16,7 @@ from .perturbations import OPERATIONS
 
 FEATURE_POOLINGS = ("mean", "last")
 SCREENINGS = ("off", "drop", "report")
+ON_BAD_ROW = ("raise", "skip")
 LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
 
 
@@ -81,6 +82,10 @@ class CrossViewDefenseConfig(SFTConfig):
         screening_decisions (`str`, *optional*):
             CSV or Parquet file of rows and words to keep or drop, which win over the screening: the `decisions.csv` of
             an audit, filled in.
+        on_bad_row (`str`, *optional*, defaults to `"raise"`):
+            What to do about a row whose image cannot be read or whose text cannot be trained on: `"raise"` stops with
+            an error that names it; `"skip"` reads every row before the training, which decodes each image once
+            more, leaves such rows out of the training and the evaluation set, and lists them.
 
     > [!NOTE]
     > `max_length` defaults to `"auto"` instead of `1024`: no truncation for data with images, whose image tokens it
@@ -168,6 +173,14 @@ class CrossViewDefenseConfig(SFTConfig):
             "decisions.csv of an audit, filled in."
         },
     )
+    on_bad_row: str = field(
+        default="raise",
+        metadata={
+            "help": "What to do about a row that cannot be read: 'raise' stops with an error that names it, 'skip' "
+            "reads every row before the training and leaves it out.",
+            "choices": list(ON_BAD_ROW),
+        },
+    )
     max_length: int | str | None = field(  # type: ignore[assignment]
         default="auto",
         metadata={
@@ -207,6 +220,8 @@ class CrossViewDefenseConfig(SFTConfig):
             raise ValueError(
                 f"`feature_pooling` must be one of {', '.join(FEATURE_POOLINGS)}, got {self.feature_pooling!r}."
             )
+        if self.on_bad_row not in ON_BAD_ROW:
+            raise ValueError(f"`on_bad_row` must be one of {', '.join(ON_BAD_ROW)}, got {self.on_bad_row!r}.")
         self._check_operations()
         self._check_screening()
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from .config import CrossViewDefenseConfig
+from .data.skipping import SkippedRows
 from .screening.rule import RULE
 from .screening.screen import Screen
 
@@ -16,7 +17,9 @@ MAX_WORDS = 10
 MAX_LENGTH = 120  # characters of a word or reason
 
 
-def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, screen: Screen | None) -> str:
+def defence_section(
+    args: CrossViewDefenseConfig, uses_cross_view_loss: bool, screen: Screen | None, skipped: SkippedRows | None = None
+) -> str:
     """
     What a reader of the model card should know about the defence.
 
@@ -27,6 +30,8 @@ def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, sc
             Whether the paper's terms were part of the loss.
         screen ([`Screen`], *optional*):
             Result of the screening, if there is one.
+        skipped ([`SkippedRows`], *optional*):
+            Rows that could not be trained on.
 
     Returns:
         `str`: Markdown. Words of the training data stand in code spans: whoever wrote them does not write the card.
@@ -57,6 +62,9 @@ def defence_section(args: CrossViewDefenseConfig, uses_cross_view_loss: bool, sc
             lines.append("")
     if len(lines) == 2:
         lines += ["None: screening was off and the three lambdas were 0, or there were no images.", ""]
+    if skipped is not None and skipped.reasons:
+        number, rows = len(skipped.reasons), skipped.num_rows
+        lines += [f"{number:,} of {rows:,} training rows could not be read and were left out.", ""]
     return "\n".join(lines)
 
 

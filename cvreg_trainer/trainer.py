@@ -11,6 +11,7 @@ Notable:
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -42,11 +43,13 @@ from .data.adapting import (
     is_torch_dataset,
     preview,
     refuse_images_without_a_place,
+    row_check,
 )
 from .data.broken_rows import naming_rows
 from .data.row_checks import check_not_empty, first_rows
 from .data.row_images import RowError
 from .data.rows import copy_row
+from .data.skipping import SkippedRows, skip_bad_rows
 from .head import (
     CrossViewHead,
     CrossViewOutput,
@@ -71,6 +74,9 @@ from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback, start_report
 
 
+logger = logging.getLogger(__name__)
+
+SKIPPED_FILE = "skipped_rows.jsonl"
 TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
 
 
@@ -134,6 +140,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
     model: PreTrainedModel
     # Brings data sets into the form of TRL's collators; None with a collator of the user's own
     _adapt: Callable[[Any, str], Any] | None = None
+    # Leaves out what cannot be trained on, with `on_bad_row="skip"`
+    _skip: Callable[[Any, str], tuple[Any, SkippedRows]] | None = None
+    skipped_rows = SkippedRows()
     _head_is_checked = False
     # Only for engines that shard the model
     _row_with_image: Any = None
@@ -172,16 +181,20 @@ class CrossViewDefenseTrainer(SFTTrainer):
         args = as_cross_view_config(args, model)
         if isinstance(data_collator, DataCollatorForCrossView):
             data_collator = data_collator.inner
+        asked: dict[str, Any] = {
+            "open_images": args.uses_cross_view_loss or args.is_screened,
+            "image_tokens": find_image_tokens(processing_class),
+            "is_formatted": kwargs.get("formatting_func") is not None,
+        }
         if data_collator is None:
-            self._adapt = partial(
-                adapt_dataset,
-                open_images=args.uses_cross_view_loss or args.is_screened,
-                image_tokens=find_image_tokens(processing_class),
-                text_field=args.dataset_text_field,
-                is_formatted=kwargs.get("formatting_func") is not None,
-            )
+            self._adapt = partial(adapt_dataset, text_field=args.dataset_text_field, **asked)
+        if args.on_bad_row == "skip":
+            self._skip = partial(_skip_bad_rows, args=args, collate=data_collator, asked=asked)
+        self._given_dataset = train_dataset
+        if self._skip is not None:
+            train_dataset, self.skipped_rows = self._skip(train_dataset, "`train_dataset`")
         train_dataset = self._adapt_given(train_dataset, "`train_dataset`")
-        eval_dataset = _map_datasets(self._adapt_given, eval_dataset)
+        eval_dataset = _map_datasets(self._adapt_to_evaluate, eval_dataset)
         with naming_rows(train_dataset, "`train_dataset`"):
             holds_images = any(has_images(row) for row in first_rows(train_dataset))
         if args.max_length == "auto":
@@ -269,7 +282,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     def naming_rows(self, dataset: Any, source: str = "`train_dataset`") -> AbstractContextManager[None]:
         """Put number, column and file of the row into errors about images; see [`naming_rows`]."""
-        return naming_rows(dataset, source, self.data_collator)
+        given = self.skipped_rows.given if dataset is self.train_dataset else None
+        return naming_rows(dataset, source, self.data_collator, given)
 
     def rows_for_collator(self, dataset: Any = None) -> Any:
         """A data set, by default the training set, as the collator gets it: without the columns that TRL drops."""
@@ -300,7 +314,12 @@ class CrossViewDefenseTrainer(SFTTrainer):
             resume_from_checkpoint = last_whole_checkpoint(str(self.args.output_dir))
         if resume_from_checkpoint:
             check_checkpoint(Path(str(resume_from_checkpoint)), self.args, self.model)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.skipped_rows.reasons and self.args.should_save:
+            self.skipped_rows.write(Path(str(self.args.output_dir)) / SKIPPED_FILE)
+        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.skipped_rows.reasons and self.args.should_log:
+            logger.warning("Trained without rows of `train_dataset`: %s", self.skipped_rows)
+        return result
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -311,10 +330,15 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        return super().evaluate(_map_datasets(self._adapt_given, eval_dataset), *args, **kwargs)
+        return super().evaluate(_map_datasets(self._adapt_to_evaluate, eval_dataset), *args, **kwargs)
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return super().predict(self._adapt_given(test_dataset), *args, **kwargs)
+
+    def _adapt_to_evaluate(self, dataset: Any) -> Any:
+        if self._skip is not None:
+            dataset, _ = self._skip(dataset, "`eval_dataset`")
+        return self._adapt_given(dataset)
 
     def _adapt_given(self, dataset: Any, source: str = "`eval_dataset`") -> Any:
         """A data set in the form that the collator takes; a user's own collator gets its rows as they are."""
@@ -474,7 +498,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if self.is_world_process_zero():
             screen = None if self._screen is None else self._screen.screen
             path = Path(str(self.args.output_dir)) / "README.md"
-            section = defence_section(self.args, self.uses_cross_view_loss, screen)
+            section = defence_section(self.args, self.uses_cross_view_loss, screen, self.skipped_rows)
             path.write_text(with_section(path.read_text(encoding="utf-8"), section), encoding="utf-8")
 
     def audit(self, output_dir: str | Path | None = None, labels: Sequence[bool] | None = None) -> Audit:
@@ -503,9 +527,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
             folder.mkdir(parents=True, exist_ok=True)
             audit.to_parquet(folder / "audit.parquet")
             audit.to_decisions(folder / "decisions.csv")
-            dataset = (
-                self.train_dataset if has_length(self.train_dataset) else None
-            )  # a stream has no rows to go back to
+            # A stream has no rows to go back to
+            given = self._given_dataset if self.skipped_rows.reasons else self.train_dataset
+            dataset = given if has_length(self.train_dataset) else None
             audit.to_html(folder / "audit.html", dataset=dataset, labels=labels)
         return audit
 
@@ -550,6 +574,18 @@ class CrossViewDefenseTrainer(SFTTrainer):
             with preserve_random_state():
                 mixed = self.accelerator.mixed_precision != "no"
                 check_cross_view_head(model, inputs, mixed_precision=mixed)
+
+
+def _skip_bad_rows(
+    dataset: Any, source: str, args: CrossViewDefenseConfig, collate: Any, asked: dict[str, Any]
+) -> tuple[Any, SkippedRows]:
+    if dataset is None or isinstance(dataset, str):
+        return dataset, SkippedRows()
+    check = row_check(dataset, **asked) if collate is None else None
+    dataset, skipped = skip_bad_rows(dataset, source, check, collate, args.disable_tqdm)
+    if skipped.reasons and args.should_log:
+        logger.warning("%s: %s", source, skipped)
+    return dataset, skipped
 
 
 def _map_datasets(function: Callable[[Any], Any], given: Any) -> Any:

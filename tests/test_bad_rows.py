@@ -2,6 +2,7 @@
 """Rows as they lie on disks: each kind trains, with finite weights, or is refused with an error that names the row."""
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -157,15 +158,9 @@ class Rows(torch.utils.data.Dataset):
         return dict(self.rows[index])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Truncated File Read", "ignore:Palette images")
-def test_a_row_trains_or_is_named(kind: str, tmp_path: Path) -> None:
-    make, message = KINDS[kind]
-    rows = vision_rows(12)
-    rows[BAD] |= make(tmp_path)
+def make_trainer(rows: Any, folder: Path, **options: Any) -> CrossViewDefenseTrainer:
     model, processor = tiny_llava()
-    args = CrossViewDefenseConfig(
-        str(tmp_path / "out"),
+    settings = dict(
         per_device_train_batch_size=12,
         max_steps=1,
         use_cpu=True,
@@ -175,23 +170,56 @@ def test_a_row_trains_or_is_named(kind: str, tmp_path: Path) -> None:
         save_strategy="no",
         disable_tqdm=True,
     )
+    args = CrossViewDefenseConfig(str(folder / "out"), **(settings | options))
+    return CrossViewDefenseTrainer(model, args, train_dataset=rows, processing_class=processor)
 
-    def train() -> CrossViewDefenseTrainer:
-        trainer = CrossViewDefenseTrainer(model, args, train_dataset=Rows(rows), processing_class=processor)
-        trainer.train()
-        return trainer
 
+def weights(trainer: CrossViewDefenseTrainer) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Truncated File Read", "ignore:Palette images")
+def test_a_row_trains_or_is_named(kind: str, tmp_path: Path) -> None:
+    make, message = KINDS[kind]
+    rows = vision_rows(12)
+    rows[BAD] |= make(tmp_path)
     if message is None:
-        trainer = train()
+        trainer = make_trainer(Rows(rows), tmp_path)
+        trainer.train()
         assert trainer.state.global_step == 1
-        assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+        assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
         return
-    before = {name: p.clone() for name, p in model.named_parameters()}
+    trainer = make_trainer(Rows(rows[:BAD]), tmp_path)
+    before = weights(trainer)
     with pytest.raises(ValueError) as caught:
-        train()
+        trainer = make_trainer(Rows(rows), tmp_path)
+        trainer.train()
     said = str(caught.value)
     assert message in said and f"row {BAD} of `train_dataset`" in said.lower(), said
-    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert all(map(torch.equal, weights(trainer), before))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Truncated File Read", "ignore:Palette images")
+def test_a_row_trains_or_is_skipped(kind: str, tmp_path: Path) -> None:
+    """The rows that are left train as they do without the others, and nothing else is left out."""
+    make, message = KINDS[kind]
+    rows = vision_rows(12)
+    rows[BAD] |= make(tmp_path)
+    trainer = make_trainer(Rows(rows), tmp_path, on_bad_row="skip")
+    assert list(trainer.skipped_rows.reasons) == ([] if message is None else [BAD])
+    assert len(trainer.train_dataset) == 12 - len(trainer.skipped_rows.reasons)
+    trainer.train()
+    listed = tmp_path / "out" / "skipped_rows.jsonl"
+    assert listed.exists() == (message is not None)
+    if message is None:
+        return
+    [line] = map(json.loads, listed.read_text().splitlines())
+    assert line["row"] == BAD and message in line["reason"]
+    alone = make_trainer(Rows(rows[:BAD] + rows[BAD + 1 :]), tmp_path)
+    alone.train()
+    assert all(map(torch.equal, weights(trainer), weights(alone)))
 
 
 def test_enough_kinds_are_tried() -> None:

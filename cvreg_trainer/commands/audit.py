@@ -75,6 +75,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--screening_epochs", type=float, help="warm-up (default: a twelfth of the training, or 60 steps)"
     )
+    parser.add_argument(
+        "--on_bad_row",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what to do about a row that cannot be read: raise stops with an error that names it (default), skip "
+        "reads every row first and leaves it out",
+    )
     parser.add_argument("--dataloader_num_workers", type=int, default=0, help="processes that read images")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
@@ -123,7 +130,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the result depends on, as it is kept with the audit."""
     names = ("model", "processor", "data", "split", "image_root", "labels", "lora_rank", "num_train_epochs")
-    more = ("screening_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
+    more = ("screening_epochs", "on_bad_row", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
     return {**{name: getattr(options, name) for name in (*names, *more)}, "learning_rate": learning_rate(options)}
 
 

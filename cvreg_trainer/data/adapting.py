@@ -4,7 +4,7 @@ messages, missing in some rows, or given by path or bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, Image, IterableDataset, LargeList, List, Value
 from transformers import ProcessorMixin
 
-from .broken_rows import naming_rows
+from .broken_rows import naming_rows, row_problem
 from .row_checks import PLACEHOLDER, check_columns, check_row, check_rows, first_rows, text_rows
 from .row_images import content_parts, images_of_columns, is_image_part, lift_images
 from .rows import CONVERSATIONS, IMAGE_COLUMNS, find_images
@@ -113,9 +113,9 @@ def adapt_dataset(
         rows = first_rows(dataset)
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         return dataset
-    is_plain = isinstance(dataset, Dataset) and dataset.format["type"] != "custom"
+    is_plain = _is_plain(dataset)
     if is_plain:
-        are_named = _has_parts(dataset) and any(map(_names_images, text_rows(dataset)))
+        are_named = _has_named_images(dataset)
         holds_images = are_named or not set(IMAGE_COLUMNS).isdisjoint(dataset.column_names)
     else:
         # What comes after the first rows is not known
@@ -134,6 +134,46 @@ def adapt_dataset(
         # Of what is not Arrow's, texts are looked at when a row is read
         return _lift(dataset, open_images, None if is_plain else (PLACEHOLDER, *image_tokens))
     return dataset
+
+
+def row_check(
+    dataset: Any, open_images: bool, image_tokens: Collection[str] = (), is_formatted: bool = False
+) -> Callable[[Any], None]:
+    """
+    What must hold for each row of a data set before it is trained on; the arguments are those of [`adapt_dataset`].
+
+    Returns:
+        `Callable[[Any], None]`: raises a [`RowError`] for a row whose text or images cannot be trained on.
+    """
+    if _is_plain(dataset):
+        holds_images = not set(IMAGE_COLUMNS).isdisjoint(dataset.column_names) or _has_named_images(dataset)
+    else:
+        holds_images = any(map(has_images, _readable_rows(dataset)))
+    tokens = {PLACEHOLDER, *image_tokens} if holds_images else ()
+
+    def check(row: Any) -> None:
+        if not isinstance(row, Mapping) or (is_formatted and not holds_images):
+            return
+        images = [image for image in images_of_columns(row) if image is not None]
+        check_row({**row, "num_images": len(images)}, tokens, empty_texts=not holds_images)
+        if holds_images:
+            lift_images(row, open_columns=open_images)
+
+    return check
+
+
+def _readable_rows(dataset: Any, number: int = 8) -> Iterator[Any]:
+    for place in range(min(number, len(dataset))):
+        if row_problem(dataset, place) is None:
+            yield dataset[place]
+
+
+def _is_plain(dataset: Any) -> bool:
+    return isinstance(dataset, Dataset) and dataset.format["type"] != "custom"
+
+
+def _has_named_images(dataset: Dataset) -> bool:
+    return _has_parts(dataset) and any(map(_names_images, text_rows(dataset)))
 
 
 def _has_parts(dataset: Dataset) -> bool:

@@ -12,6 +12,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from datasets import Dataset, IterableDataset
@@ -39,7 +40,12 @@ IMAGE_ERRORS = (OSError, SyntaxError, RowError, Image.DecompressionBombError, Im
 
 
 @contextmanager
-def naming_rows(dataset: Any, source: str, collate: Callable[[list[Any]], Any] | None = None) -> Iterator[None]:
+def naming_rows(
+    dataset: Any,
+    source: str,
+    collate: Callable[[list[Any]], Any] | None = None,
+    given: Callable[[int], int] | None = None,
+) -> Iterator[None]:
     """
     Put the row's number, column and file into errors about images that occur while rows of a data set are read.
 
@@ -50,6 +56,8 @@ def naming_rows(dataset: Any, source: str, collate: Callable[[list[Any]], Any] |
             What the error calls it.
         collate (`Callable[[list], Any]`, *optional*):
             A collator that opens files by itself.
+        given (`Callable[[int], int]`, *optional*):
+            The number of a row in the data set that it came from.
 
     Raises:
         `ValueError`: in the place of the error about an image, if a row gives one again.
@@ -61,7 +69,8 @@ def naming_rows(dataset: Any, source: str, collate: Callable[[list[Any]], Any] |
         broken = find_broken_row(dataset, collate)
         if broken is None:
             raise
-        raise ValueError(f"Row {broken[0]} of {source}: {broken[1].rstrip('.')}.") from error
+        number = broken[0] if given is None else given(broken[0])
+        raise ValueError(f"Row {number} of {source}: {broken[1]}.") from error
 
 
 def find_broken_row(dataset: Any, collate: Callable[[list[Any]], Any] | None = None) -> tuple[int, str] | None:
@@ -82,16 +91,54 @@ def find_broken_row(dataset: Any, collate: Callable[[list[Any]], Any] | None = N
     number = 0
     while rows is not None or number < len(dataset):
         try:
-            row = next(rows) if rows is not None else dataset[number]
-            _read_images(row)
-            if collate is not None:
-                collate([copy_row(row)])
+            reason = row_problem(dataset, number, collate) if rows is None else _problem(partial(next, rows), collate)
         except StopIteration:
             return None
-        except IMAGE_ERRORS as error:
-            stored = _find_stored(dataset, number) if isinstance(dataset, Dataset) else ""
-            return number, stored or _reason(error)
+        if reason is not None:
+            return number, reason
         number += 1
+    return None
+
+
+def row_problem(
+    dataset: Any,
+    number: int,
+    collate: Callable[[list[Any]], Any] | None = None,
+    check: Callable[[Any], Any] | None = None,
+) -> str | None:
+    """
+    What is wrong with one row, if it cannot be read.
+
+    Args:
+        dataset:
+            A data set whose rows have positions.
+        number (`int`):
+            The row's.
+        collate (`Callable[[list], Any]`, *optional*):
+            Called with the row by itself.
+        check (`Callable[[Any], Any]`, *optional*):
+            Raises a [`RowError`] for a row that cannot be trained on.
+    """
+    reason = _problem(lambda: dataset[number], collate, check)
+    if reason is not None and isinstance(dataset, Dataset):
+        return (_find_stored(dataset, number) or reason).rstrip(".")
+    return reason
+
+
+def _problem(
+    read: Callable[[], Any],
+    collate: Callable[[list[Any]], Any] | None,
+    check: Callable[[Any], Any] | None = None,
+) -> str | None:
+    try:
+        row = read()
+        if check is not None:
+            check(row)
+        _read_images(row)
+        if collate is not None:
+            collate([copy_row(row)])
+    except IMAGE_ERRORS as error:
+        return _reason(error).rstrip(".")
     return None
 
 

@@ -73,7 +73,7 @@ def _names_of_rows(trainer: Any, contents: list[tuple[list[int], list[int]]]) ->
             for number in range(len(dataset)):
                 [content, *_] = _contents(trainer.data_collator([copy_row(dataset[number])]))
                 if repr(content) in missing and repr(content) not in numbers:
-                    numbers[repr(content)] = number
+                    numbers[repr(content)] = trainer.skipped_rows.given(number)
                 if len(numbers) == len(missing):
                     break
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)

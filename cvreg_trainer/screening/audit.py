@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,18 @@ class Audit:
             return {}
         ordered = sorted(counts, key=lambda name: (-counts[name][1] / counts[name][0], -counts[name][1], name))
         return {name: (counts[name][0], counts[name][1]) for name in ordered}
+
+    def renumbered(self, given: Callable[[int], int]) -> Audit:
+        """
+        The audit with other positions of its rows.
+
+        Args:
+            given (`Callable[[int], int]`):
+                The new position of a row.
+        """
+        rows = [replace(finding, row=given(finding.row)) for finding in self.rows]
+        findings = [replace(finding, examples=tuple(map(given, finding.examples))) for finding in self.findings]
+        return Audit(rows, self.words, self.settings, findings)
 
     def to_parquet(self, path: str | Path) -> None:
         """

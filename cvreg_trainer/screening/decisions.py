@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.skipping import SkippedRows
 from ..extras import from_extra
 from ..shorten import shorten
 from .findings import RowFinding, WordFinding
@@ -63,6 +64,29 @@ class Decisions:
     def allowed_words(self) -> set[str]:
         """Words and responses to ignore the evidence against."""
         return {word for word, verdict in self.words.items() if verdict == "keep"}
+
+    def of_rows(self, skipped: SkippedRows) -> Decisions:
+        """
+        The decisions by position among the rows that are left.
+
+        Args:
+            skipped ([`SkippedRows`]):
+                What was left out.
+
+        Raises:
+            `ValueError`: if there is a decision on a row that was left out.
+        """
+        if not skipped.reasons:
+            return self
+        places = {given: place for place, given in enumerate(skipped.kept)}
+        for row in self.rows.keys() & skipped.reasons.keys():
+            raise ValueError(
+                f"{self.source} decides on row {row}, which `on_bad_row='skip'` leaves out: {skipped.reasons[row]}."
+            )
+        rows, responses = (
+            {places.get(row, row): value for row, value in given.items()} for given in (self.rows, self.responses)
+        )
+        return replace(self, rows=rows, responses=responses)
 
     def check(self, responses: Sequence[str]) -> None:
         """

@@ -105,7 +105,8 @@ class TrainingScreen(TrainerCallback):
             passes = [[(place, row_digest(dataset[place])) for place in places] for _ in range(2)]
         for (place, first), (_, second) in zip(*passes, strict=True):
             if first != second:
-                raise ValueError(f"Row {place} of `train_dataset` differs when it is read again. {REPEAT_REMEDY}")
+                number = self.trainer.skipped_rows.given(place)
+                raise ValueError(f"Row {number} of `train_dataset` differs when it is read again. {REPEAT_REMEDY}")
 
     def wrap(self, inner: Callable[[list[Any]], Any]) -> DataCollatorForScreening:
         """The collator that leaves out what is flagged, now or later."""
@@ -274,8 +275,9 @@ class TrainingScreen(TrainerCallback):
         allowed = () if self.decisions is None else self.decisions.allowed_words
         screen = screen_rows(*looks, self.tokenizer, args.seed, args.screening_cap, args.screening_fdr, allowed)
         if self.decisions is not None:
-            self.decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
-            screen = self.decisions.apply(screen, find_words(self.warm, self.tokenizer))
+            decisions = self.decisions.of_rows(self.trainer.skipped_rows)
+            decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
+            screen = decisions.apply(screen, find_words(self.warm, self.tokenizer))
         self.screen = screen
         if self.collator is not None:
             self.collator.flag(self._flagged_ids())
@@ -329,7 +331,11 @@ class TrainingScreen(TrainerCallback):
             "screening_decisions": args.screening_decisions,
             "rule": RULE.to_dict(),
         }
-        return make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
+        skipped = self.trainer.skipped_rows
+        if skipped.reasons:
+            settings["skipped_rows"] = len(skipped.reasons)
+        audit = make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
+        return audit.renumbered(skipped.given) if skipped.reasons else audit
 
     def _capacity(self) -> int:
         return self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)
