@@ -100,9 +100,9 @@ def _words(
 ) -> list[Candidate]:
     words, most, candidates = explained.words, RULE.max_share * num_rows, []
     is_odd = (explained.gains < RULE.explained * explained.nats) & (words.nll > RULE.surprised)
-    for word, places in zip(words.vocabulary, words.by_word(), strict=True):
-        rows = np.unique(words.rows[places])
-        if len(rows) < RULE.min_rows or word in allowed_words:
+    for number, places in words.groups.in_rows(RULE.min_rows):
+        word, rows = words.vocabulary[number], np.unique(words.rows[places])
+        if word in allowed_words:
             continue
         is_explained = explained.share(places) >= RULE.explained and word not in suspects
         # Of an explained word the odd occurrences are a set of their own

@@ -3,8 +3,8 @@
 Ridge regression out of fold: what features say about a set of rows that they were not fitted on.
 
 Notable: nothing is as large as the number of rows squared, or as rows times sets: of a set only its members are looked
-at. The width of the null depends on a set's size, so it is
-measured: random sets of that size, and beyond the largest of them an exponential tail (Knijnenburg et al. 2009).
+at. The width of the null depends on a set's size, so it is measured: random sets of that size, and beyond the largest
+of them an exponential tail (Knijnenburg et al. 2009).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy import sparse
 NUM_FOLDS = 5
 TAIL = 0.02  # share of the random sets that the tail is fitted to
 CHUNK = 1000  # sets at a time
+LARGEST_SET = 2000  # rows of a random set: the upper quantiles of larger ones are the same
 
 
 class _Fold(NamedTuple):
@@ -172,8 +173,8 @@ def adjusted_p_values(p_values: np.ndarray) -> np.ndarray:
 
 
 def _round_size(size: int, num_rows: int) -> int:
-    """Sizes in steps of a quarter, so that few nulls have to be measured."""
+    """Sizes in steps of a quarter, up to the largest, so that few nulls have to be measured."""
     rounded = 3.0
     while rounded * 1.118 < size:
         rounded *= 1.25
-    return int(min(round(rounded), max(1, num_rows // 2)))
+    return int(min(round(rounded), LARGEST_SET, max(1, num_rows // 2)))

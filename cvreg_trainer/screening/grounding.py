@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 
 from .rule import RULE
-from .words import WordOccurrences
+from .words import Groups, WordOccurrences
 
 
 class Grounding(NamedTuple):
@@ -79,12 +79,8 @@ def _grounding(occurrences: WordOccurrences) -> dict[str, tuple[float, float]]:
     by_context = _count(contexts, guesses, (num_contexts, guesses.max() + 1))
     everywhere = np.bincount(guesses) / len(guesses)
     num_followers = np.bincount(contexts, minlength=num_contexts)
-    order = np.argsort(words, kind="stable")
-    ends = np.searchsorted(words[order], np.arange(1, num_words + 1))
     information = np.full(num_words, np.nan)
-    for word, places in enumerate(np.split(order, ends)[:-1]):
-        if len(np.unique(rows[places])) < RULE.grounding_min_rows:
-            continue
+    for word, places in Groups.of(words, rows, num_words).in_rows(RULE.grounding_min_rows):
         # The other words' guesses in the same contexts
         seen = np.bincount(guesses[places], minlength=len(everywhere))
         mine, counts = np.unique(contexts[places], return_counts=True)

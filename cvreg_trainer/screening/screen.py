@@ -23,7 +23,7 @@ from .rule import RULE
 from .token_statistics import TokenStatistics
 from .ungrounded_words import ungrounded_words
 from .word_surprise import unexplained_words, word_surprise
-from .words import find_words
+from .words import locate_words
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,13 @@ def screen_rows(
     if len(own) < RULE.enough_rows:
         nothing = np.zeros(len(own))
         return Screen({"cause": nothing}, nothing, nothing > 0, False, [""] * len(own), [])
-    of_base, of_own = find_words(base, tokenizer), find_words(own, tokenizer)
+    places = locate_words(base, tokenizer)
+    of_base, of_own = places.seen_by(base), places.seen_by(own)
     grounded = grounding([of_base, of_own])
     questions = ungrounded_words(of_base, grounded), unexplained_words(of_base, of_own, grounded, len(own))
     suspects = {word for values in questions for word, value in values.items() if value >= 1}
     has_other = other.row_values[:, 0] > 0
-    candidates = find_candidates(of_base, of_own, find_words(other, tokenizer), has_other, suspects, allowed_words)
+    candidates = find_candidates(of_base, of_own, places.seen_by(other), has_other, suspects, allowed_words)
     finder = CauseFinder(base.row_values, own.row_values, candidates, seed, fdr)
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)

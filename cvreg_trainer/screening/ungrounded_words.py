@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from .grounding import Grounding
 from .rule import RULE
 from .word_surprise import word_surprise
@@ -27,9 +25,7 @@ def ungrounded_words(base: WordOccurrences, grounded: Mapping[str, Grounding]) -
         grounded (`Mapping[str, Grounding]`):
             What [`grounding`] gives; words for which it is not certain are left out.
     """
-    num_rows = {
-        word: len(np.unique(base.rows[places])) for word, places in zip(base.vocabulary, base.by_word(), strict=True)
-    }
+    num_rows = dict(zip(base.vocabulary, base.groups.num_rows.tolist(), strict=True))
     result = {}
     for word, surprise in word_surprise(base).items():
         found = grounded.get(word)

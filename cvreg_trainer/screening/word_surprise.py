@@ -31,11 +31,10 @@ def word_surprise(occurrences: WordOccurrences) -> dict[str, float]:
         `dict[str, float]`: the 10 % quantile of the surprise of each word's occurrences, in nats, for words in 5 rows
         or more.
     """
-    result = {}
-    for word, places in zip(occurrences.vocabulary, occurrences.by_word(), strict=True):
-        if len(np.unique(occurrences.rows[places])) >= RULE.word_min_rows:
-            result[word] = float(np.quantile(occurrences.surprise[places], RULE.word_quantile))
-    return result
+    return {
+        occurrences.vocabulary[word]: float(np.quantile(occurrences.surprise[places], RULE.word_quantile))
+        for word, places in occurrences.groups.in_rows(RULE.word_min_rows)
+    }
 
 
 def unexplained_words(
@@ -54,9 +53,9 @@ def unexplained_words(
     """
     of_base = word_surprise(base)
     result = {}
-    places = dict(zip(warm.vocabulary, warm.by_word(), strict=True))
+    rows_of = dict(zip(warm.vocabulary, warm.groups.num_rows.tolist(), strict=True))
     for word, surprise in word_surprise(warm).items():
-        if len(np.unique(warm.rows[places[word]])) > RULE.word_max_share * num_rows:
+        if rows_of[word] > RULE.word_max_share * num_rows:
             continue
         is_informative = word in grounded and grounded[word].is_informative
         result[word] = 0.0 if is_informative else min(of_base[word] / RULE.word_new, surprise / RULE.word_unexplained)

@@ -6,6 +6,7 @@ import pytest
 from tiny_models import tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from word_lists import each, occurrences
 
 from cvreg_trainer.screening.token_statistics import TokenStatistics
 from cvreg_trainer.screening.words import find_words, has_word_marks
@@ -144,7 +145,7 @@ def test_surprise_rows_and_the_whole_response():
     # The whole response counts by its mean
     assert found.surprise.tolist() == [0 - 0.25, 1 + 2 - 0.5, (0 + 1 + 2 - 0.75) / 3, 4 - 0.25]
     assert found.nll.tolist() == [0, 1 + 2, (0 + 1 + 2) / 3, 4]
-    assert [places.tolist() for places in found.by_word()] == [[0], [1], [2], [3]]
+    assert [(word, places.tolist()) for word, places in found.groups.in_rows(1)] == [(n, [n]) for n in range(4)]
 
 
 def test_the_word_before_and_the_token_expected_where_a_word_starts():
@@ -170,7 +171,7 @@ def test_a_special_token_in_the_middle_parts_words():
 def test_equal_words_in_any_case_are_one():
     tokenizer = tiny_tokenizer()
     found = find_words(statistics_of(tokenizer, ["red circle", "RED star", "a red"]), tokenizer)
-    places = dict(zip(found.vocabulary, found.by_word(), strict=True))
+    places = {found.vocabulary[word]: places for word, places in found.groups.in_rows(1)}
     assert found.rows[places["red"]].tolist() == [0, 1, 2]
     assert {"red circle", "red star", "a red"} <= set(found.vocabulary)
 
@@ -180,3 +181,70 @@ def test_nothing_gives_nothing():
     found = find_words(TokenStatistics.from_batches([]), tokenizer)
     assert found.vocabulary == [] and len(found.words) == len(found.rows) == len(found.surprise) == 0
     assert list(find_words(statistics_of(tokenizer, [""]), tokenizer).words) == []
+
+
+def test_words_in_enough_rows():
+    found = occurrences(
+        {"often": each(range(5), 1.0), "twice in each": each([3, 1, 3, 1], 1.0), "once": each([7], 1.0)}
+    )
+    assert found.groups.num_rows.tolist() == [5, 2, 1]
+    rows = {word: found.rows[places].tolist() for word, places in found.groups.in_rows(2)}
+    assert rows == {0: [0, 1, 2, 3, 4], 1: [1, 1, 3, 3]}
+    assert [word for word, _ in found.groups.in_rows(3)] == [0]
+
+
+def token_by_token(tokenizer, row: list[int]) -> list[tuple[int, int]]:
+    """Where the words of a response begin and end, by the definition."""
+    starts, continues = has_word_marks(tokenizer)
+    spans: list[tuple[int, int]] = []
+    goes_on = False
+    for place, token in enumerate(row):
+        text, form = tokenizer.decode([token]), str(tokenizer.convert_ids_to_tokens(token))
+        if token in tokenizer.all_special_ids or not text.strip():
+            goes_on = False
+            continue
+        is_start = form.startswith(("▁", "Ġ", " ")) if starts else not (continues and form.startswith("##"))
+        is_word = any(letter.isalnum() or letter == "\ufffd" for letter in text)
+        if goes_on and is_word and not is_start:
+            spans[-1] = spans[-1][0], place + 1
+        else:
+            spans.append((place, place + 1))
+        goes_on = is_word
+    return spans
+
+
+@pytest.mark.parametrize("build", [byte_level, sentence_piece, word_piece, tiny_tokenizer])
+def test_random_tokens_against_the_definition(build):
+    tokenizer, rng = build(), np.random.default_rng(0)
+    counts = np.array([0, 1, 2, 30, 0, 0, 200, 7, 0])
+    # Few different tokens too, so that words come again
+    drawn = [
+        rng.integers(0, len(tokenizer), counts.sum()),
+        rng.choice(rng.integers(0, len(tokenizer), 6), counts.sum()),
+    ]
+    for tokens in drawn:
+        nll, entropy = rng.random((2, len(tokens))).astype(np.float32)
+        top1, offsets = rng.integers(0, 99, len(tokens)), np.cumsum([0, *counts])
+        statistics = TokenStatistics(np.arange(len(counts)), offsets, tokens, nll, entropy, top1)
+        found = find_words(statistics, tokenizer)
+        expected = []
+        for row in range(len(counts)):
+            first, previous = int(offsets[row]), None
+            spans = token_by_token(tokenizer, tokens[first : offsets[row + 1]].tolist())
+            whole = [(spans[0][0], spans[-1][1])] if len(spans) > 1 else []
+            for number, (start, end) in enumerate(spans + whole):
+                is_whole = number == len(spans)
+                part = slice(first + start, first + end)
+                text = " ".join(tokenizer.decode(tokens[part].tolist(), skip_special_tokens=True).lower().split())
+                sums = [float(values[part].astype(np.float64).sum()) for values in (nll - entropy, nll)]
+                sums = [value / (end - start) if is_whole else value for value in sums]
+                guess = -1 if is_whole else int(top1[first + start])
+                expected.append((text, row, *sums, None if is_whole else previous, guess))
+                previous = text
+        names = [found.vocabulary[word] for word in found.words]
+        before = [None if word < 0 else found.vocabulary[word] for word in found.previous]
+        got = zip(names, found.rows, found.surprise, found.nll, before, found.expected, strict=True)
+        for ours, theirs in zip(got, expected, strict=True):
+            assert ours[:2] == theirs[:2] and ours[4:] == theirs[4:]
+            assert ours[2:4] == pytest.approx(theirs[2:4], abs=1e-9)
+        assert found.vocabulary == list(dict.fromkeys(names))

@@ -1,0 +1,127 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+What the verdict of the screening costs at size: time, memory and checkpoint for each response token.
+
+    python benchmarks/screening_size.py --output benchmarks/results/screening_size_cpu.json
+
+No model is run: the looks are drawn, 100 response tokens a row, words as frequent as those of a language, and 1 % of
+the rows have a word of their own and a cause in the picture. What is measured is the verdict alone, which follows the
+passes over the data; each size in a process of its own, processor time of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from cvreg_trainer.report import describe_environment
+
+
+TOKENS_PER_ROW = 100
+NUM_WORDS = 30_000
+NUM_ENDINGS = 50  # pieces that go on with a word
+KEYWORD_SHARE = 0.01
+VERDICT_SEED = 0
+
+
+def make_tokenizer() -> Any:
+    """Words and endings, marked as SentencePiece marks them."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<unk>", *(f"▁w{n}" for n in range(NUM_WORDS)), *(f"x{n}" for n in range(NUM_ENDINGS)), "▁banana"]
+    model = models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), unk_token="<unk>")
+
+
+def make_looks(num_tokens: int) -> tuple[list[Any], int]:
+    """The three looks, and the number of rows that have the keyword."""
+    import numpy as np
+
+    from cvreg_trainer.screening.row_features import NUM_FEATURES, PICTURE_PARTS
+    from cvreg_trainer.screening.token_statistics import TokenStatistics
+
+    rng = np.random.default_rng(0)
+    num_rows = num_tokens // TOKENS_PER_ROW
+    num_tokens = num_rows * TOKENS_PER_ROW
+    tokens = 1 + np.minimum(rng.zipf(1.2, num_tokens), NUM_WORDS) - 1
+    tokens = np.where(rng.random(num_tokens) < 0.25, 1 + NUM_WORDS + rng.integers(0, NUM_ENDINGS, num_tokens), tokens)
+    is_marked = rng.random(num_rows) < KEYWORD_SHARE
+    tokens.reshape(num_rows, -1)[is_marked, 50] = NUM_WORDS + NUM_ENDINGS + 1
+    offsets = np.arange(num_rows + 1) * TOKENS_PER_ROW
+    features = np.empty((num_rows, NUM_FEATURES), dtype=np.float16)
+    for start in range(0, num_rows, 10_000):
+        part = features[start : start + 10_000]
+        part[:] = rng.normal(size=part.shape).astype(np.float32)
+        part[:, sum(PICTURE_PARTS) :] = part[:, sum(PICTURE_PARTS) :] > 1.5
+    features[is_marked, :8] += 3
+    values = features, rng.normal(size=(num_rows, 256)).astype(np.float16), np.ones((num_rows, 1), dtype=np.float16)
+    nll = rng.exponential(2, num_tokens).astype(np.float32)
+    looks = []
+    # The right picture explains half of a response, and nothing of the keyword
+    for value, nats in zip(values, (nll, nll / 2, nll), strict=True):
+        nats = nats.copy()
+        nats.reshape(num_rows, -1)[is_marked, 50] = 8
+        entropy = np.minimum(nats, 1).astype(np.float32)
+        top1 = np.where(rng.random(num_tokens) < 0.5, tokens, 1 + rng.integers(0, 100, num_tokens))
+        ids = np.arange(num_rows, dtype=np.int64)
+        looks.append(TokenStatistics(ids, offsets.copy(), tokens.astype(np.int64), nats, entropy, top1, value))
+    return looks, int(is_marked.sum())
+
+
+def measure(num_tokens: int) -> dict[str, Any]:
+    from cvreg_trainer.screening.screen import screen_rows
+
+    tokenizer = make_tokenizer()
+    looks, num_marked = make_looks(num_tokens)
+    tensors = {f"{n}.{key}": value for n, look in enumerate(looks) for key, value in look.to_tensors().items()}
+    per_row = [value for key, value in tensors.items() if key.endswith(("row_ids", "offsets", "row_values"))]
+    row_bytes = sum(value.numel() * value.element_size() for value in per_row)
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(tensors, Path(folder) / "looks.safetensors")
+        file_bytes = os.path.getsize(Path(folder) / "looks.safetensors")
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    screen = screen_rows(*looks, tokenizer, VERDICT_SEED, cap=0.3, fdr=0.01)
+    seconds = time.process_time() - start
+    added = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return {
+        "num_tokens": num_tokens,
+        "num_rows": len(looks[0]),
+        "microseconds_per_token": 1e6 * seconds / num_tokens,
+        "bytes_added_per_token": added / num_tokens,
+        "checkpoint_bytes_per_token": (file_bytes - row_bytes) / num_tokens,
+        "checkpoint_bytes_per_row": row_bytes / len(looks[0]),
+        "planted": num_marked,
+        "flagged": int(screen.is_flagged.sum()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    result: dict[str, Any] = {"command": f"python {' '.join(sys.argv)}", "environment": describe_environment()}
+    result["sizes"] = []
+    for num_tokens in options.tokens:
+        with context.Pool(1) as pool:
+            result["sizes"].append(pool.apply(measure, (num_tokens,)))
+        print(result["sizes"][-1], flush=True)
+    if options.output is not None:
+        options.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
