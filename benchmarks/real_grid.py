@@ -70,7 +70,7 @@ class TimedLook(Look):
 def screened_trainer(model: Any, processor: Any, rows: Dataset, seed: int) -> CrossViewDefenseTrainer:
     """A trainer that has screened the rows with the settings of `cvreg audit`, and stopped at the cut."""
     with tempfile.TemporaryDirectory() as folder:
-        config = CrossViewDefenseConfig.recommended(
+        config = CrossViewDefenseConfig(
             folder,
             learning_rate=2e-4,
             lr_scheduler_type="cosine",

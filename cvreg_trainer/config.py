@@ -38,17 +38,17 @@ class CrossViewDefenseConfig(SFTConfig):
     r"""
     Configuration class for the [`CrossViewDefenseTrainer`].
 
-    It has all parameters of [`~trl.SFTConfig`] and those below. With the three lambdas at 0 and screening off the
-    trainer is SFTTrainer. Screening without the paper's terms is [`CrossViewDefenseConfig.recommended`].
+    It has all parameters of [`~trl.SFTConfig`] and those below. By default the data are screened, and the paper's terms
+    are off: a lambda above 0 turns its term on. With `screening="off"` too the trainer is SFTTrainer.
 
     Parameters:
-        lambda_patch (`float`, *optional*, defaults to `0.01`):
+        lambda_patch (`float`, *optional*, defaults to `0.0`):
             Weight of the feature consistency between the two views (the paper's lambda1). The term is a squared
-            distance of hidden states and large early in training, hence the small default.
-        lambda_discrepancy (`float`, *optional*, defaults to `0.5`):
-            Weight of the cross-view output similarity, which is minimised (lambda2).
-        lambda_entropy (`float`, *optional*, defaults to `0.1`):
-            Weight of the entropy hinge (lambda3).
+            distance of hidden states and large early in training: start at 0.01.
+        lambda_discrepancy (`float`, *optional*, defaults to `0.0`):
+            Weight of the cross-view output similarity, which is minimised (lambda2): start at 0.5.
+        lambda_entropy (`float`, *optional*, defaults to `0.0`):
+            Weight of the entropy hinge (lambda3): start at 0.1.
         entropy_threshold (`float`, *optional*, defaults to `0.2`):
             Entropy below which a token's distribution is penalised, in nats (H0).
         lambda_warmup_steps (`float`, *optional*, defaults to `0.0`):
@@ -66,11 +66,12 @@ class CrossViewDefenseConfig(SFTConfig):
             Largest area of the perturbed rectangle, as a share of the image.
         patch_operations (`list[str]`, *optional*, defaults to `["mask", "noise", "shuffle"]`):
             What may happen to the rectangle; one is drawn for each image.
-        screening (`str`, *optional*, defaults to `"off"`):
+        screening (`str`, *optional*, defaults to `"drop"`):
             What to do about rows that a backdoor may hide in: `"drop"` trains on strong views of all rows for a
             warm-up, looks at how the model sees each row's response, and goes on without the suspicious rows;
             `"report"` does the same and goes on with all rows, for a person to look at the audit; `"off"` trains on
-            all as they are. With fewer than 200 rows nothing is found.
+            all as they are. With fewer than 200 rows nothing is found. It can leave out honest rows and miss poisoned
+            ones: look at `trainer.audit()` before you trust the model.
         screening_epochs (`float`, *optional*):
             Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the
             training, or to 60 optimiser steps if that is more, up to a third of it.
@@ -95,16 +96,16 @@ class CrossViewDefenseConfig(SFTConfig):
     _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS
 
     lambda_patch: float = field(
-        default=0.01,
-        metadata={"help": "Weight of the feature consistency between the two views (the paper's lambda1)."},
+        default=0.0,
+        metadata={"help": "Weight of the feature consistency of the two views (the paper's lambda1); start at 0.01."},
     )
     lambda_discrepancy: float = field(
-        default=0.5,
-        metadata={"help": "Weight of the cross-view output similarity, which is minimised (the paper's lambda2)."},
+        default=0.0,
+        metadata={"help": "Weight of the output similarity, which is minimised (the paper's lambda2); start at 0.5."},
     )
     lambda_entropy: float = field(
-        default=0.1,
-        metadata={"help": "Weight of the entropy hinge (the paper's lambda3)."},
+        default=0.0,
+        metadata={"help": "Weight of the entropy hinge (the paper's lambda3); start at 0.1."},
     )
     entropy_threshold: float = field(
         default=0.2,
@@ -144,7 +145,7 @@ class CrossViewDefenseConfig(SFTConfig):
         metadata={"help": "What may happen to the rectangle: any of mask, noise, shuffle. One is drawn per image."},
     )
     screening: str = field(
-        default="off",
+        default="drop",
         metadata={
             "help": "What to do about rows that a backdoor may hide in: 'drop' leaves them out after a warm-up, "
             "'report' only lists them, 'off' trains on all rows.",
@@ -228,25 +229,15 @@ class CrossViewDefenseConfig(SFTConfig):
     @classmethod
     def recommended(cls, output_dir: str | None = None, **options: Any) -> CrossViewDefenseConfig:
         """
-        Screening, with the paper's three terms off.
-
-        Of the two defences it is the one that prevented backdoors in the measurements so far, which are on drawn
-        scenes. On other data it can leave out honest rows and miss poisoned ones: look at `trainer.audit()` before you
-        trust the model.
+        The defaults under another name.
 
         Args:
             output_dir (`str`, *optional*):
                 As everywhere.
             **options:
-                Any parameter of the configuration; those of the defence too.
-
-        Example:
-
-        ```python
-        >>> args = CrossViewDefenseConfig.recommended("out", learning_rate=2e-5)
-        ```
+                Any parameter of the configuration.
         """
-        return cls(output_dir, **{**dict.fromkeys(LAMBDAS, 0.0), "screening": "drop", **options})
+        return cls(output_dir, **options)
 
     def __getstate__(self) -> dict[str, Any]:
         # transformers pickles its arguments beside the model, and pushes the file

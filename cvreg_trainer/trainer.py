@@ -106,7 +106,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     >>> trainer = CrossViewDefenseTrainer(
     ...     model="llava-hf/llava-1.5-7b-hf",
-    ...     args=CrossViewDefenseConfig.recommended("out", learning_rate=2e-4),
+    ...     args=CrossViewDefenseConfig("out", learning_rate=2e-4),
     ...     train_dataset=dataset,
     ...     peft_config=LoraConfig(target_modules="all-linear"),
     ... )

@@ -18,7 +18,7 @@ This is a script for TRL's SFTTrainer with two class names changed, and with the
     +from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
     -    training_args = SFTConfig(
-    +    training_args = CrossViewDefenseConfig.recommended(
+    +    training_args = CrossViewDefenseConfig(
     +        screening=args.screening,
     +        lambda_patch=args.lambda_patch,
     +        lambda_discrepancy=args.lambda_discrepancy,
@@ -101,7 +101,7 @@ def main() -> None:
     )
 
     # Training
-    training_args = CrossViewDefenseConfig.recommended(
+    training_args = CrossViewDefenseConfig(
         screening=args.screening,
         lambda_patch=args.lambda_patch,
         lambda_discrepancy=args.lambda_discrepancy,

@@ -19,7 +19,8 @@ from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
 
 pytestmark = pytest.mark.lowest
-UNDEFENDED = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
+PAPER: dict[str, Any] = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1, "screening": "off"}
+UNDEFENDED: dict[str, Any] = {**dict.fromkeys(PAPER, 0.0), "screening": "off"}
 SETTINGS: dict[str, Any] = {
     "bf16": False,
     "activation_checkpointing": False,
@@ -37,7 +38,7 @@ TIMES |= {f"eval_{name}" for name in ("runtime", "samples_per_second", "steps_pe
 
 
 def config(folder: Path, **settings: Any) -> CrossViewDefenseConfig:
-    return CrossViewDefenseConfig(str(folder), **{**SETTINGS, **settings})
+    return CrossViewDefenseConfig(str(folder), **{**SETTINGS, **PAPER, **settings})
 
 
 def logs_of(trainer: SFTTrainer) -> list[dict[str, float]]:
@@ -133,7 +134,7 @@ def test_arguments_may_be_missing_or_plain(tmp_path: Path, monkeypatch: pytest.M
     model.config._name_or_path = "someone/tiny-llava"
     trainer = CrossViewDefenseTrainer(model, train_dataset=vision_dataset(4), processing_class=processor)
     assert trainer.args.output_dir == "tiny-llava-CrossViewDefense"
-    assert isinstance(trainer.args, CrossViewDefenseConfig) and trainer.uses_cross_view_loss
+    assert isinstance(trainer.args, CrossViewDefenseConfig) and trainer.args.is_screened
     for args in (
         TrainingArguments("out", max_steps=1, use_cpu=True, report_to="none", save_strategy="no"),
         SFTConfig("out", max_length=None, **{**SETTINGS, "max_steps": 1}),
@@ -141,7 +142,7 @@ def test_arguments_may_be_missing_or_plain(tmp_path: Path, monkeypatch: pytest.M
         trainer = CrossViewDefenseTrainer(
             tiny_llava()[0], args, train_dataset=vision_dataset(4), processing_class=processor
         )
-        assert trainer.args.lambda_discrepancy == 0.5 and trainer.args.max_length is None
+        assert trainer.args.screening == "drop" and trainer.args.max_length is None
         trainer.train()
         assert trainer.state.global_step == 1
 

@@ -32,7 +32,7 @@ def training_arguments(options: argparse.Namespace, folder: str) -> Any:
     from ..config import CrossViewDefenseConfig
 
     has_accelerator = torch.accelerator.is_available()
-    return CrossViewDefenseConfig.recommended(
+    return CrossViewDefenseConfig(
         folder,
         learning_rate=learning_rate(options),
         lr_scheduler_type="cosine",

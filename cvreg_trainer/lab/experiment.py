@@ -278,11 +278,11 @@ class Experiment:
         )
 
     def _training_arguments(self, output_dir: str) -> Any:
-        from ..config import LAMBDAS, CrossViewDefenseConfig
+        from ..config import CrossViewDefenseConfig
 
         return CrossViewDefenseConfig(
             output_dir,
-            **{**dict.fromkeys(LAMBDAS, 0.0), **self.config},
+            **{"screening": "off", **self.config},
             num_train_epochs=self.num_train_epochs,
             per_device_train_batch_size=self.batch_size,
             learning_rate=self.learning_rate,

@@ -18,8 +18,9 @@ from cvreg_trainer.data.adapting import find_image_token_ids
 
 
 pytestmark = pytest.mark.lowest
-UNDEFENDED = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
+PAPER = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
 SETTINGS: dict[str, Any] = {"bf16": False, "use_cpu": True, "report_to": "none", "per_device_train_batch_size": 3}
+SETTINGS |= {"screening": "off"}
 
 
 def collate(name: str, number: int = 3, image_free: tuple[int, ...] = (), **options: Any) -> tuple[Any, dict, list]:
@@ -111,7 +112,7 @@ def test_where_trls_collator_serves(name: str, served: bool) -> None:
     assert trl_collates(collator, victim.rows(1)[0], image_tokens) == served
 
 
-@pytest.mark.parametrize("lambdas", [{}, UNDEFENDED])
+@pytest.mark.parametrize("lambdas", [PAPER, {}])
 @pytest.mark.parametrize(("name", "own"), [("llava", False), ("kosmos-2", True), ("blip-2 (OPT)", True)])
 def test_the_trainer_takes_its_own_where_trls_fails(tmp_path: Path, name: str, own: bool, lambdas: dict) -> None:
     model, processor, *_ = victim = PROCESSED[name]()
@@ -134,14 +135,14 @@ def batch_of(folder: Path, build: Any, lambdas: dict[str, float]) -> tuple[Any, 
 
 @pytest.mark.parametrize("build", [tiny_llava, tiny_mllama])
 def test_image_tokens_are_not_labels_in_a_defended_training(tmp_path: Path, build: Any) -> None:
-    trainer, batch = batch_of(tmp_path, build, {})
+    trainer, batch = batch_of(tmp_path, build, PAPER)
     image_token = trainer.model.config.image_token_index
     labels, ids = batch["labels"], batch["input_ids"]
     assert (ids == image_token).any() and not (labels == image_token).any()
     rest = (ids != image_token) & batch["attention_mask"].bool()
     assert torch.equal(labels[rest], ids[rest])
     # Undefended, the labels are SFTTrainer's, image tokens and all
-    _, plain = batch_of(tmp_path, build, UNDEFENDED)
+    _, plain = batch_of(tmp_path, build, {})
     assert torch.equal(plain["labels"] == image_token, plain["input_ids"] == image_token)
 
 
@@ -157,7 +158,7 @@ def test_image_tokens_are_not_labels_whatever_a_collate_function_does(tmp_path: 
         lambda b: transposed([rows[i] for i in b["index"]])
     )
     args = CrossViewDefenseConfig(
-        str(tmp_path), remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}, **SETTINGS
+        str(tmp_path), remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}, **SETTINGS, **PAPER
     )
     trainer = CrossViewDefenseTrainer(
         victim.model, args, everything, train_dataset=dataset, processing_class=victim.processor

@@ -30,6 +30,10 @@ SETTINGS: dict[str, Any] = {
     "max_steps": 2,
     "per_device_train_batch_size": 4,
     "max_length": None,
+    "screening": "off",
+    "lambda_patch": 0.01,
+    "lambda_discrepancy": 0.5,
+    "lambda_entropy": 0.1,
 }
 
 
