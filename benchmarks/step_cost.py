@@ -34,6 +34,7 @@ def seconds_per_step(dataset: Dataset, lambdas: dict[str, Any], steps: int, fold
     model.model.vision_tower.requires_grad_(False)
     args = CrossViewDefenseConfig(
         folder,
+        screening="off",
         **lambdas,
         max_steps=steps,
         per_device_train_batch_size=8,

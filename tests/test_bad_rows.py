@@ -169,6 +169,10 @@ def make_trainer(rows: Any, folder: Path, **options: Any) -> CrossViewDefenseTra
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
+        screening="off",
+        lambda_patch=0.01,
+        lambda_discrepancy=0.5,
+        lambda_entropy=0.1,
     )
     args = CrossViewDefenseConfig(str(folder / "out"), **(settings | options))
     return CrossViewDefenseTrainer(model, args, train_dataset=rows, processing_class=processor)

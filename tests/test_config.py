@@ -15,12 +15,15 @@ from trl import TrlParser
 from cvreg_trainer import CrossViewDefenseConfig
 
 
-def test_defaults_are_the_papers_terms(tmp_path: Path) -> None:
+def test_the_papers_terms_are_off_until_a_lambda_is_passed(tmp_path: Path) -> None:
     args = CrossViewDefenseConfig(str(tmp_path), bf16=False)
-    assert (args.lambda_patch, args.lambda_discrepancy, args.lambda_entropy) == (0.01, 0.5, 0.1)
+    assert (args.lambda_patch, args.lambda_discrepancy, args.lambda_entropy) == (0, 0, 0)
     assert (args.entropy_threshold, args.patch_area_min, args.patch_area_max) == (0.2, 0.01, 0.05)
     assert args.patch_operations == ["mask", "noise", "shuffle"] and args.max_length == "auto"
-    assert args.uses_cross_view_loss and args.lambda_scale(0, 100) == 1
+    assert not args.uses_cross_view_loss and args.lambda_scale(0, 100) == 1
+    for name in ("lambda_patch", "lambda_discrepancy", "lambda_entropy"):
+        both = CrossViewDefenseConfig(str(tmp_path), bf16=False, **{name: 0.5})
+        assert both.uses_cross_view_loss and both.is_screened
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -94,15 +97,16 @@ def test_lambda_warmup(tmp_path: Path, warmup: float, expected: list[float]) -> 
     assert [args.lambda_scale(step, 10) for step in (0, 1, 9)] == pytest.approx(expected)
 
 
-def test_screening_is_off_unless_asked_for(tmp_path: Path) -> None:
+def test_screening_is_the_default(tmp_path: Path) -> None:
     args = CrossViewDefenseConfig(str(tmp_path), bf16=False)
     assert (
-        (args.screening, args.screening_epochs, args.screening_cap) == ("off", None, 0.3)
+        (args.screening, args.screening_epochs, args.screening_cap) == ("drop", None, 0.3)
         and args.screening_fdr == 0.01
-        and not args.is_screened
+        and args.is_screened
     )
     # A warm-up as long as the training harms nobody while screening is off
-    assert CrossViewDefenseConfig(str(tmp_path), bf16=False, screening_epochs=9).screening_epochs == 9
+    off = CrossViewDefenseConfig(str(tmp_path), bf16=False, screening="off", screening_epochs=9)
+    assert off.screening_epochs == 9 and not off.is_screened
 
 
 def test_screening_on_the_command_line(tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_screening_on_the_command_line(tmp_path: Path) -> None:
     assert (args.screening, args.screening_epochs, args.screening_cap) == ("drop", 0.5, 0.1) and args.is_screened
 
 
-def test_recommended_is_screening_without_the_terms(tmp_path: Path) -> None:
+def test_recommended_is_the_default(tmp_path: Path) -> None:
     args = CrossViewDefenseConfig.recommended(str(tmp_path), bf16=False, learning_rate=3e-4)
     assert args.is_screened and not args.uses_cross_view_loss and args.learning_rate == 3e-4
     assert args.output_dir == str(tmp_path)

@@ -37,7 +37,7 @@ def test_it_says_that_few_rows_are_not_looked_at(tmp_path: Path, num_rows: int) 
 
 
 def test_without_a_defence_it_says_so(tmp_path: Path) -> None:
-    assert "None: screening was off" in defence_section(config(tmp_path), False, None)
+    assert "None: screening was off" in defence_section(config(tmp_path, screening="off"), False, None)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,14 @@ from tiny_models import tiny_blip2_t5, tiny_llava, vision_dataset, vision_rows
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 
 
+PAPER = {"screening": "off", "lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
+
+
 def report(folder: Path, build: Any = tiny_llava, dataset: Any = None, freeze: str = "", **kwargs: Any) -> str:
     model, processor = build()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not freeze or freeze not in name)
-    lambdas = kwargs.pop("lambdas", {})
+    lambdas = kwargs.pop("lambdas", PAPER)
     args = CrossViewDefenseConfig(str(folder), use_cpu=True, bf16=False, report_to="none", **lambdas)
     dataset = vision_dataset(4) if dataset is None else dataset
     trainer = CrossViewDefenseTrainer(model, args, train_dataset=dataset, processing_class=processor, **kwargs)
@@ -38,9 +41,8 @@ def test_modules_features_and_supervised_tokens(tmp_path: Path) -> None:
 
 
 def test_what_each_defence_does_not_do_is_said(tmp_path: Path) -> None:
-    off = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
     assert "prevented few attacks by themselves" in report(tmp_path)
-    screened = report(tmp_path, lambdas={**off, "screening": "drop"})
+    screened = report(tmp_path, lambdas={})
     assert "are left out after a warm-up of the first twelfth" in screened and "look at the audit" in screened
     assert "prevented few" not in screened
     listed = report(tmp_path, lambdas={"screening": "report", "screening_epochs": 0.5})
@@ -54,23 +56,22 @@ def test_adapters(tmp_path: Path) -> None:
 
 def test_a_prompt_that_is_supervised_shows(tmp_path: Path) -> None:
     # The first token is predicted by nothing; TRL supervises all others, the defence all but the image's
-    lambdas = dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)
-    text = report(tmp_path, dataset=vision_dataset(4, style="messages"), lambdas=lambdas)
+    text = report(tmp_path, dataset=vision_dataset(4, style="messages"), lambdas={"screening": "off"})
     assert text.splitlines()[-1].strip().startswith("user >>: <image> x9 describe")
     text = report(tmp_path, dataset=vision_dataset(4, style="messages"))
     assert text.splitlines()[-1].strip().startswith("user >>:<<  <image> x9  >>describe")
 
 
-@pytest.mark.parametrize("lambdas", [{}, dict.fromkeys(("lambda_patch", "lambda_discrepancy", "lambda_entropy"), 0.0)])
+@pytest.mark.parametrize("lambdas", [PAPER, {"screening": "off"}])
 def test_encoder_decoders_show_prompt_and_labels(tmp_path: Path, lambdas: dict[str, float]) -> None:
     dataset = Dataset.from_list(vision_rows(2, style="plain", image_token=""))
     text = report(tmp_path, tiny_blip2_t5, dataset, lambdas=lambdas)
     answer = dataset[0]["completion"].removesuffix("</s>").strip()
     assert text.splitlines()[-1].strip() == f">>{answer} </s><<"
-    assert ("the three lambdas are 0" in text) == bool(lambdas)
+    assert ("the three lambdas are 0" in text) == (lambdas is not PAPER)
 
 
-@pytest.mark.parametrize("options", [{"max_steps": 1}, {"screening": "drop", "num_train_epochs": 2}])
+@pytest.mark.parametrize("options", [{"max_steps": 1, "screening": "off"}, {"num_train_epochs": 2}])
 def test_a_deleted_trainer_frees_its_model_and_workers_at_once(tmp_path: Path, options: dict[str, Any]) -> None:
     """As SFTTrainer: what waits for the garbage collector keeps its memory, and persistent workers take 5 s each."""
     model, processor = tiny_llava()

@@ -16,6 +16,7 @@ from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
 pytestmark = pytest.mark.lowest
 LAMBDAS = {"lambda_patch": 0.3, "lambda_discrepancy": 0.5, "lambda_entropy": 0.2, "entropy_threshold": 4.0}
 SETTINGS: dict[str, Any] = {
+    "screening": "off",
     "bf16": False,
     "activation_checkpointing": False,
     "use_cpu": True,

@@ -91,7 +91,7 @@ def test_without_lambdas_the_perturbed_view_is_never_made(tmp_path: Path, monkey
     CrossViewDefenseTrainer(model, args, train_dataset=vision_dataset(8), processing_class=processor).train()
 
 
-@pytest.mark.parametrize("lambdas", [UNDEFENDED, {}])
+@pytest.mark.parametrize("lambdas", [UNDEFENDED, PAPER])
 def test_text_only_data_trains_as_with_sfttrainer_and_says_so(
     tmp_path: Path, lambdas: dict[str, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -442,7 +442,7 @@ def test_image_tokens_without_an_image_are_refused(tmp_path: Path, part: Any, me
         CrossViewDefenseTrainer(model, config(tmp_path), train_dataset=dataset, processing_class=processor)
 
 
-@pytest.mark.parametrize("options", [{}, UNDEFENDED])
+@pytest.mark.parametrize("options", [PAPER, UNDEFENDED])
 def test_rows_with_none_for_an_image(tmp_path: Path, options: dict[str, Any]) -> None:
     """None, an empty list, and a list of None are the same thing."""
     runs = []
