@@ -70,6 +70,7 @@ class TrainingScreen(TrainerCallback):
         self.warm: TokenStatistics | None = None
         self.other: TokenStatistics | None = None
         self.screen: Screen | None = None
+        self._audit: Audit | None = None
         self.collator: DataCollatorForScreening | None = None
         self.reads_rows = True
         path = trainer.args.screening_decisions
@@ -278,7 +279,7 @@ class TrainingScreen(TrainerCallback):
             decisions = self.decisions.of_rows(self.trainer.skipped_rows)
             decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
             screen = decisions.apply(screen, find_words(self.warm, self.tokenizer))
-        self.screen = screen
+        self.screen, self._audit = screen, None
         if self.collator is not None:
             self.collator.flag(self._flagged_ids())
             self.collator.shows_views = False
@@ -311,7 +312,7 @@ class TrainingScreen(TrainerCallback):
 
     def audit(self) -> Audit:
         """
-        The screening as a ranking of all rows, with reasons.
+        The screening as a ranking of all rows, with reasons; made once for each cut.
 
         Raises:
             `ValueError`: if the rows have not been screened yet.
@@ -320,6 +321,8 @@ class TrainingScreen(TrainerCallback):
             raise ValueError(
                 "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up."
             )
+        if self._audit is not None:
+            return self._audit
         args = self.trainer.args
         settings = {
             "cvreg_trainer": __version__,
@@ -335,7 +338,8 @@ class TrainingScreen(TrainerCallback):
         if skipped.reasons:
             settings["skipped_rows"] = len(skipped.reasons)
         audit = make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
-        return audit.renumbered(skipped.given) if skipped.reasons else audit
+        self._audit = audit.renumbered(skipped.given) if skipped.reasons else audit
+        return self._audit
 
     def _capacity(self) -> int:
         return self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)
