@@ -157,7 +157,8 @@ TABLE = [
         "transformers.trainer_utils",
         "has_length",
         "(dataset)",
-        f"safeguards/non_finite.py {SCORING} screening/training_screen.py trainer.py",
+        f"safeguards/non_finite.py {SCORING} screening/known_rows.py screening/training_screen.py "
+        "screening/warm_up.py trainer.py",
     ),
     Foreign(
         "transformers.utils",
@@ -173,7 +174,7 @@ TABLE = [
         "raise_if_greater_or_equal_version=False, raise_if_both_names=False, additional_message=None)",
         f"{FLAMINGO} models/flamingo/modeling_flamingo.py",
     ),
-    Foreign("accelerate.utils", "gather_object", "(object)", "callbacks.py"),
+    Foreign("accelerate.utils", "gather_object", "(object)", "callbacks.py data/skipping.py"),
     Foreign("accelerate.utils", "is_peft_model", "(model)", "trainer.py"),
     Foreign(
         "accelerate.utils",

@@ -26,8 +26,8 @@ from transformers import TrainerCallback
 from cvreg_trainer import CrossViewDefenseTrainer
 from cvreg_trainer.screening import find_triggers, scoring_pass, training_screen
 from cvreg_trainer.screening.causes import Cause
+from cvreg_trainer.screening.checkpoint import STATE_FILE
 from cvreg_trainer.screening.collator import SCREENING_KEYS, DataCollatorForScreening
-from cvreg_trainer.screening.training_screen import STATE_FILE
 
 
 pytestmark = [pytest.mark.lowest, pytest.mark.usefixtures("flags_sentence")]
