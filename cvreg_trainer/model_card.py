@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""The section of a model card about the defence: what was on, with which values, and what was left out."""
+"""What a model card says about the defence: the paper, what was on, with which values, and what was left out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from .screening.rule import RULE
 from .screening.screen import Screen
 
 
+PAPER = {
+    "title": "A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language Models",
+    "id": "2604.04488",
+    # docstyle-ignore
+    "citation": """\
+@article{fang2026patch,
+    title        = {{A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language
+                    Models}},
+    author       = {Tianmeng Fang and Yong Wang and Zetai Kong and Zengzhen Su and Jun Wang and Chengjin Yu and
+                    Wei Wang},
+    year         = 2026,
+    eprint       = {arXiv:2604.04488},
+}""",
+}
 HEADING = "## Backdoor defence"
 MAX_WORDS = 10
 MAX_LENGTH = 120  # characters of a word or reason

@@ -29,7 +29,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from trl import SFTTrainer
 
-from .collators.batches import is_visual
 from .collators.choice import choose_collator
 from .collators.cross_view import DataCollatorForCrossView
 from .collators.seeded_views import has_image, holds_pixels
@@ -42,30 +41,27 @@ from .data.adapting import (
     has_images,
     is_torch_dataset,
     preview,
-    refuse_images_without_a_place,
     row_check,
 )
 from .data.broken_rows import naming_rows
 from .data.row_checks import check_not_empty, first_rows
-from .data.row_images import RowError
-from .data.rows import copy_row
 from .data.skipping import SkippedRows, skip_bad_rows
 from .head import (
     CrossViewHead,
     CrossViewOutput,
     add_cross_view_head,
-    check_cross_view_head,
     is_encoder_decoder,
     trl_head_serves,
 )
 from .incompatible import refuse_incompatible_options
 from .losses import discrepancy_loss, entropy_loss, patch_loss
-from .model_card import defence_section, with_section
+from .model_card import PAPER, defence_section, with_section
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .models.renamed_weights import load_renamed_weights
 from .perturbations import PatchPerturbation
 from .random_state import preserve_random_state
 from .safeguards.checkpoints import STATE_FILE, check_checkpoint, last_whole_checkpoint, write_options
+from .safeguards.first_row import check_head, check_images, collate_example
 from .safeguards.non_finite import non_finite_error
 from .safeguards.trainable import explaining_quantised_parts, keep_quantised_weights, refuse_frozen_parts
 from .screening.audit import Audit
@@ -152,21 +148,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
     _num_windows = 0
     _tag_names = ["trl", "sft", "cross-view-defense"]
     _name = "CrossViewDefense"
-    _paper = {
-        "title": "A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language "
-        "Models",
-        "id": "2604.04488",
-        # docstyle-ignore
-        "citation": """\
-@article{fang2026patch,
-    title        = {{A Patch-based Cross-view Regularized Framework for Backdoor Defense in Multimodal Large Language
-                    Models}},
-    author       = {Tianmeng Fang and Yong Wang and Zetai Kong and Zengzhen Su and Jun Wang and Chengjin Yu and
-                    Wei Wang},
-    year         = 2026,
-    eprint       = {arXiv:2604.04488},
-}""",
-    }
+    _paper = PAPER
 
     def __init__(
         self,
@@ -233,7 +215,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if holds_images and data_collator is None:
             self.data_collator = choose_collator(self, base_model.config, self._image_token_ids)
         with self.naming_rows(self.train_dataset):
-            self._check_images()
+            check_images(self, self._image_token_ids, explains_errors=self._adapt is not None)
             if data_collator is not None and not holds_images and holds_pixels(self.example_batch):
                 # The user's collator makes pixels of rows that hold none, such as paths
                 holds_images = True
@@ -291,22 +273,6 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if isinstance(dataset, Dataset) and self.args.remove_unused_columns:
             return self._remove_unused_columns(dataset)
         return dataset
-
-    def _check_images(self) -> None:
-        """Raise if the first row has places for an image and no image came to them, or the other way round."""
-        try:
-            ids, batch = torch.tensor(self._image_token_ids), self.example_batch
-        except (KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
-            if not isinstance(error, RowError) and self._adapt is not None:
-                refuse_images_without_a_place(first_rows(self.train_dataset), self.processing_class, error)
-            raise
-        if "input_ids" not in batch or any(is_visual(key, value) for key, value in batch.items()):
-            return
-        if torch.isin(torch.as_tensor(batch["input_ids"]), ids).any():
-            raise ValueError(
-                "Row 0 of `train_dataset` has image tokens but no image could be read. Put its images into a column "
-                '`images`, or into the content of its messages as {"type": "image", "image": ...}.'
-            )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         refuse_frozen_parts(self.model)
@@ -536,13 +502,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
     @cached_property
     def example_batch(self) -> dict[str, Any]:
         """The first row with a supervised token, collated: shown at the start, and the head is checked on it."""
-        batch: dict[str, Any] = {}
-        with preserve_random_state():
-            for row in first_rows(self.rows_for_collator()):
-                batch = dict(self.data_collator([copy_row(row)]))
-                if "labels" in batch and (torch.as_tensor(batch["labels"]) != -100).any():
-                    break
-        return batch
+        return collate_example(self)
 
     def _start_report(self) -> str:
         batch = self.example_batch
@@ -557,23 +517,6 @@ class CrossViewDefenseTrainer(SFTTrainer):
             is_encoder_decoder=self._is_encoder_decoder,
             feature_layer=None if self._head is None else self._head.feature_layer,
         )
-
-    def check_head(self, model: nn.Module) -> None:
-        """Compare one row's loss through the cross-view head with the model's own, the first time this is called.
-
-        Raises:
-            `ValueError`: if they differ; see [`check_cross_view_head`].
-        """
-        if self._head_is_checked:
-            return
-        self._head_is_checked = True
-        inputs: dict[str, Any] = {**self._prepare_inputs(dict(self.example_batch)), "use_cache": False}
-        if self.aux_loss_enabled:
-            inputs["output_router_logits"] = False
-        if inputs["labels"].ne(-100).any():
-            with preserve_random_state():
-                mixed = self.accelerator.mixed_precision != "no"
-                check_cross_view_head(model, inputs, mixed_precision=mixed)
 
 
 def _skip_bad_rows(
@@ -617,6 +560,8 @@ class _BothViews:
 
     def __call__(self, *, fused_lm_head: bool, **inputs: Any) -> CrossViewOutput:
         # Here, where SFTTrainer turns the errors of a forward into advice
-        self.trainer.check_head(self.model)
+        if not self.trainer._head_is_checked:
+            self.trainer._head_is_checked = True
+            check_head(self.trainer, self.model)
         self.output = self.model(**inputs, cross_view=True)
         return self.output

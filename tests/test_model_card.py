@@ -14,7 +14,7 @@ from cvreg_trainer.screening.screen import Screen
 
 def found(*words: str) -> Screen:
     findings = [WordFinding(word, 5, 2.0, True, f"{word!r} stays unexplained") for word in words]
-    return Screen({}, np.zeros(4), np.array([True, False, False, False]), False, [""] * 4, findings)
+    return Screen(np.zeros(4), np.array([True, False, False, False]), False, [""] * 4, findings)
 
 
 def config(tmp_path: Path, **options: object) -> CrossViewDefenseConfig:
@@ -31,7 +31,7 @@ def test_it_names_the_values_and_what_was_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_rows", [199, 200])
 def test_it_says_that_few_rows_are_not_looked_at(tmp_path: Path, num_rows: int) -> None:
     nothing = np.zeros(num_rows)
-    screen = Screen({}, nothing, nothing > 0, False, [""] * num_rows, [])
+    screen = Screen(nothing, nothing > 0, False, [""] * num_rows, [])
     section = defence_section(config(tmp_path, screening="drop"), False, screen)
     assert ("finds nothing in fewer than 200 rows" in section) == (num_rows == 199)
 

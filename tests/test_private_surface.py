@@ -86,12 +86,12 @@ TABLE = [
     Foreign(TRL, "_save_checkpoint", "(self, model, trial)", "trainer.py"),
     Foreign(TRAINER, "_get_output_dir", "(self, trial)", "trainer.py"),
     Foreign(TRAINER, "_remove_unused_columns", "(self, dataset, description=None)", "trainer.py"),
-    Foreign(TRAINER, "_prepare_inputs", "(self, inputs)", f"{SCORING} trainer.py"),
+    Foreign(TRAINER, "_prepare_inputs", "(self, inputs)", f"{SCORING} safeguards/first_row.py"),
     Foreign(TRAINER, "_get_collator_with_removed_columns", "(self, data_collator, description=None)", SCORING),
     Foreign(TRL, "_tag_names", ATTRIBUTE, "trainer.py"),
     Foreign(TRL, "_name", ATTRIBUTE, "trainer.py"),
     Foreign(TRL, "_paper", ATTRIBUTE, "trainer.py"),
-    Foreign(TRL, "aux_loss_enabled", ATTRIBUTE, "trainer.py"),
+    Foreign(TRL, "aux_loss_enabled", ATTRIBUTE, "safeguards/first_row.py"),
     Foreign(TRAINER, "loss_is_scaled_for_ga", ATTRIBUTE, "trainer.py"),
     Foreign(TRAINER, "get_tp_size", "(self)", "trainer.py"),
     Foreign(CONFIG, "_VALID_DICT_FIELDS", ATTRIBUTE, "config.py"),
@@ -157,7 +157,8 @@ TABLE = [
         "transformers.trainer_utils",
         "has_length",
         "(dataset)",
-        f"safeguards/non_finite.py {SCORING} screening/training_screen.py trainer.py",
+        f"safeguards/non_finite.py {SCORING} screening/known_rows.py screening/training_screen.py "
+        "screening/warm_up.py trainer.py",
     ),
     Foreign(
         "transformers.utils",
@@ -173,7 +174,7 @@ TABLE = [
         "raise_if_greater_or_equal_version=False, raise_if_both_names=False, additional_message=None)",
         f"{FLAMINGO} models/flamingo/modeling_flamingo.py",
     ),
-    Foreign("accelerate.utils", "gather_object", "(object)", "callbacks.py"),
+    Foreign("accelerate.utils", "gather_object", "(object)", "callbacks.py data/skipping.py"),
     Foreign("accelerate.utils", "is_peft_model", "(model)", "trainer.py"),
     Foreign(
         "accelerate.utils",

@@ -161,14 +161,14 @@ def test_words_cover_each_response_once(lengths: list[int], seed: int) -> None:
 
 
 TEXTS = st.text(max_size=20)
-SCORES = st.floats(allow_nan=True, allow_infinity=False, width=32)
+LOSSES = st.floats(allow_nan=True, allow_infinity=False, width=32)
 FINDINGS = st.builds(
-    lambda suspicion, flag, texts, tokens, score: (suspicion, flag, *texts, tuple(tokens), {"nll": score}),
+    lambda suspicion, flag, texts, tokens, loss: (suspicion, flag, *texts, tuple(tokens), "", loss),
     st.floats(allow_nan=False, allow_infinity=False),
     st.booleans(),
     st.tuples(TEXTS, TEXTS, TEXTS),
     st.lists(st.tuples(TEXTS, st.floats(-50, 50)), max_size=3),
-    SCORES,
+    LOSSES,
 )
 WORDS = st.builds(WordFinding, TEXTS, st.integers(0, 99), st.floats(-9, 9), st.booleans(), TEXTS)
 

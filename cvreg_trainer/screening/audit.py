@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .audit_file import COLUMNS, read_audit, to_json, write_audit
+from .audit_file import read_audit, to_json, write_audit
 from .audit_quality import ranking_quality
 from .cause_findings import CauseFinding
 from .findings import RowFinding, WordFinding
@@ -34,7 +34,7 @@ class Audit:
 
     Args:
         rows (`Sequence[RowFinding]`):
-            One for each row, in any order, all with the same scores.
+            One for each row, in any order.
         words (`Sequence[WordFinding]`):
             The suspicious words, in the order to show them in.
         settings (`Mapping[str, Any]`):
@@ -43,17 +43,17 @@ class Audit:
             Groups of rows with their payloads, triggers and verdicts, in the order to show them in.
 
     Raises:
-        `ValueError`: if a row occurs twice, its suspicion is not finite, or the scores of two rows differ.
+        `ValueError`: if a row occurs twice, or its suspicion is not finite.
         `TypeError`: if a setting cannot be written as JSON.
 
-    Two audits are equal if their rows, words, settings and findings are; scores that are NaN count as equal.
+    Two audits are equal if their rows, words, settings and findings are; losses that are NaN count as equal.
 
     Example:
 
     ```python
     >>> from cvreg_trainer.screening.audit import Audit, RowFinding
     >>> tokens = (("a", 0.1), (" banana", 9.4))
-    >>> finding = RowFinding(0, 9.4, True, "'banana' is unexplained", "What is it?", "a banana", tokens, {"nll": 4.7})
+    >>> finding = RowFinding(0, 9.4, True, "'banana' is unexplained", "What is it?", "a banana", tokens)
     >>> audit = Audit([finding], [], {"epochs": 1})
     >>> audit.to_parquet("audit.parquet")
     >>> Audit.from_parquet("audit.parquet") == audit
@@ -72,13 +72,9 @@ class Audit:
         self.words, self.findings = tuple(words), tuple(findings)
         # As they will be read back: tuples become lists
         self.settings: dict[str, Any] = json.loads(to_json(dict(settings)))
-        self.score_names = tuple(self.rows[0].scores) if self.rows else ()
         self._check()
 
     def _check(self) -> None:
-        taken = [name for name in self.score_names if name in COLUMNS]
-        if taken:
-            raise ValueError(f"A score is called {taken[0]!r}, which is a column of the audit; give it another name.")
         previous = None
         for finding in self.rows:
             if finding.row < 0:
@@ -87,11 +83,6 @@ class Audit:
                 raise ValueError(f"Row {finding.row} occurs twice in the audit; each row may have one finding.")
             if not math.isfinite(finding.suspicion):
                 raise ValueError(f"The suspicion of row {finding.row} is {finding.suspicion}; it must be finite.")
-            if finding.scores.keys() != set(self.score_names):
-                raise ValueError(
-                    f"Row {finding.row} has the scores {sorted(finding.scores)}, the first row has "
-                    f"{sorted(self.score_names)}; every row needs the same ones (NaN where it has no value)."
-                )
             previous = finding.row
 
     def __eq__(self, other: object) -> bool:
@@ -166,10 +157,10 @@ class Audit:
         Args:
             path (`str` or `Path`):
                 File to write, with columns `rank` (from 1), `row`, `suspicion`, `is_flagged`, `reason`, `prompt`,
-                `response`, `source`, `loss_base_model` and `loss_after_warmup` (the per-sample losses), one for each
-                score, and `tokens` (a list of `piece` and `surprise`).
+                `response`, `source`, `loss_base_model` and `loss_after_warmup` (the per-sample losses), and `tokens`
+                (a list of `piece` and `surprise`).
         """
-        write_audit(path, self.ranking, self.words, self.settings, self.score_names, self.findings)
+        write_audit(path, self.ranking, self.words, self.settings, self.findings)
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Audit:
@@ -277,8 +268,7 @@ class Audit:
 
 def _comparable(finding: RowFinding) -> tuple[Any, ...]:
     """What makes a row equal to another; NaN is not equal to itself, so it becomes None."""
-    scores = {name: None if math.isnan(value) else value for name, value in finding.scores.items()}
     tokens = [(piece, None if math.isnan(nats) else nats) for piece, nats in finding.tokens]
     losses = [None if math.isnan(loss) else loss for loss in (finding.loss_base_model, finding.loss_after_warmup)]
     texts = (finding.reason, finding.prompt, finding.response, finding.source)
-    return finding.row, finding.suspicion, finding.is_flagged, texts, losses, tokens, scores
+    return finding.row, finding.suspicion, finding.is_flagged, texts, losses, tokens

@@ -47,7 +47,6 @@ def write_audit(
     ranking: Sequence[RowFinding],
     words: Sequence[WordFinding],
     settings: Mapping[str, Any],
-    score_names: Sequence[str],
     findings: Sequence[CauseFinding] = (),
 ) -> None:
     """
@@ -62,29 +61,23 @@ def write_audit(
             The suspicious words.
         settings (`Mapping[str, Any]`):
             What the screening was run with.
-        score_names (`Sequence[str]`):
-            The scores that every row has.
         findings (`Sequence[CauseFinding]`, *optional*):
             Groups of rows.
     """
-    rest = {"words": [asdict(word) for word in words], "settings": settings, "score_names": score_names}
+    rest = {"words": [asdict(word) for word in words], "settings": settings}
     rest["findings"] = [finding.to_dict() for finding in findings]
-    kinds = list(COLUMNS.items())
-    kinds[-1:] = [*((name, pa.float64()) for name in score_names), kinds[-1]]
-    schema = pa.schema(kinds, metadata={_METADATA_KEY: to_json(rest)})
+    schema = pa.schema(list(COLUMNS.items()), metadata={_METADATA_KEY: to_json(rest)})
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(ranking), ROWS_PER_GROUP):
-            columns = _columns(ranking[start : start + ROWS_PER_GROUP], start + 1, score_names)
+            columns = _columns(ranking[start : start + ROWS_PER_GROUP], start + 1)
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _columns(group: Sequence[RowFinding], first_rank: int, score_names: Sequence[str]) -> list[pa.Array]:
+def _columns(group: Sequence[RowFinding], first_rank: int) -> list[pa.Array]:
     """Some rows of the ranking as the columns of the file."""
     columns = [pa.array(range(first_rank, first_rank + len(group)), pa.int64())]
     for name, kind in list(COLUMNS.items())[1:-1]:
         columns.append(pa.array([getattr(finding, name) for finding in group], kind))
-    for name in score_names:
-        columns.append(pa.array([finding.scores[name] for finding in group], pa.float64()))
     pieces = [piece for finding in group for piece, _ in finding.tokens]
     nats = [float(nats) for finding in group for _, nats in finding.tokens]
     tokens = pa.StructArray.from_arrays([pa.array(pieces, pa.string()), pa.array(nats, pa.float64())], _TOKEN)
@@ -103,18 +96,17 @@ def read_audit(path: str | Path) -> tuple[list[RowFinding], list[WordFinding], d
     words = [WordFinding(**word) for word in rest["words"]]
     # Audits of earlier versions have none
     findings = [CauseFinding.from_dict(finding) for finding in rest.get("findings", [])]
-    return list(_rows(table, rest["score_names"])), words, rest["settings"], findings
+    return list(_rows(table)), words, rest["settings"], findings
 
 
-def _rows(table: pq.ParquetFile, score_names: Sequence[str]) -> Iterator[RowFinding]:
-    # Audits of earlier versions have neither sources nor losses
+def _rows(table: pq.ParquetFile) -> Iterator[RowFinding]:
+    # Audits of earlier versions have neither sources nor losses, and columns of scores
     given = table.schema_arrow.names
     fields = [name for name in COLUMNS if name not in ("rank", "tokens") and name in given]
-    for batch in table.iter_batches(ROWS_PER_GROUP):
+    for batch in table.iter_batches(ROWS_PER_GROUP, columns=[*fields, "tokens"]):
         for line in batch.to_pylist():
             tokens = tuple((token["piece"], token["surprise"]) for token in line["tokens"])
-            scores = {name: line[name] for name in score_names}
-            yield RowFinding(**{name: line[name] for name in fields}, tokens=tokens, scores=scores)
+            yield RowFinding(**{name: line[name] for name in fields}, tokens=tokens)
 
 
 def read_overview(path: str | Path) -> Overview:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -53,8 +53,6 @@ class RowFinding:
             What it is trained to answer.
         tokens (`tuple[tuple[str, float], ...]`):
             The supervised pieces of the response in order, each with its surprise in nats.
-        scores (`Mapping[str, float]`):
-            The scores that the suspicion is made of, by name; NaN where a row has none.
         source (`str`, *optional*, defaults to `""`):
             Where the row comes from, if the data have a column for it.
         loss_base_model (`float`, *optional*, defaults to NaN):
@@ -71,7 +69,6 @@ class RowFinding:
     prompt: str
     response: str
     tokens: tuple[tuple[str, float], ...]
-    scores: Mapping[str, float]
     source: str = ""
     loss_base_model: float = math.nan
     loss_after_warmup: float = math.nan

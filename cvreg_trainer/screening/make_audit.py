@@ -61,7 +61,6 @@ def make_audit(
                 prompt=prompts[row],
                 response=response_of(tokens),
                 tokens=tuple(tokens),
-                scores={name: float(values[row]) for name, values in screen.scores.items()},
                 source=sources[row],
                 loss_base_model=losses[0][row],
                 loss_after_warmup=losses[1][row],

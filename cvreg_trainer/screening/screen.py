@@ -32,10 +32,8 @@ class Screen:
     Verdict on `R` rows.
 
     Args:
-        scores (`dict[str, np.ndarray]`):
-            Scores of shape `(R,)` by name, each relative to its threshold.
         suspicion (`np.ndarray` of shape `(R,)`):
-            The largest score of each row.
+            1 or more where a cause was found.
         is_flagged (`np.ndarray` of shape `(R,)`, bool):
             Which rows to leave out.
         is_capped (`bool`):
@@ -50,7 +48,6 @@ class Screen:
             Groups that are kept although images do not explain them; see [`kept_groups`].
     """
 
-    scores: dict[str, np.ndarray]
     suspicion: np.ndarray
     is_flagged: np.ndarray
     is_capped: bool
@@ -97,7 +94,7 @@ def screen_rows(
     """
     if len(own) < RULE.enough_rows:
         nothing = np.zeros(len(own))
-        return Screen({"cause": nothing}, nothing, nothing > 0, False, [""] * len(own), [])
+        return Screen(nothing, nothing > 0, False, [""] * len(own), [])
     places = locate_words(base, tokenizer)
     of_base, of_own = places.seen_by(base), places.seen_by(own)
     grounded = grounding([of_base, of_own])
@@ -118,8 +115,7 @@ def screen_rows(
             reasons[row] = reason
         for word in cause.words:
             words.append(WordFinding(word, num_rows[word], float(surprise.get(word, 0.0)), True, reason))
-    scores, kept = {"cause": finder.suspicion}, kept_groups(finder)
-    return Screen(scores, finder.suspicion, is_flagged, is_capped, reasons, words, causes, kept)
+    return Screen(finder.suspicion, is_flagged, is_capped, reasons, words, causes, kept_groups(finder))
 
 
 def _describe_cause(cause: Cause) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ class TokenStatistics:
 
     def __len__(self) -> int:
         return len(self.row_ids)
+
+    @cached_property
+    def sorted_ids(self) -> np.ndarray:
+        """The names of the rows, each once, in ascending order."""
+        return np.unique(self.row_ids)
 
     @property
     def surprise(self) -> np.ndarray:

@@ -14,41 +14,33 @@ Notable: nothing is trained twice and no second model is kept.
 from __future__ import annotations
 
 import logging
-import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from .._version import __version__
-from ..data.rows import row_digest
 from ..random_state import preserve_random_state
 from .audit import Audit
+from .checkpoint import LOOKS, load_looks, save_looks
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .decisions import read_decisions
+from .known_rows import check_repeats, check_resumed_rows, check_same_rows, leave_out_new_rows
 from .make_audit import make_audit, pieces_of_rows, response_of
 from .rule import RULE
-from .scoring_pass import read_row_ids, score_rows
+from .scoring_pass import score_rows
 from .screen import Screen, screen_rows
 from .token_statistics import TokenStatistics
+from .warm_up import warmup_length
 from .words import find_words
 
 
 logger = logging.getLogger(__name__)
-
-STATE_FILE = "screening.safetensors"
-NUM_TRIED = 16
-REPEAT_REMEDY = (
-    "The content of a row changes from access to access, so flagged rows could not be recognised. Move random "
-    "augmentation from the data set into the data collator, or set `screening='off'`."
-)
 
 
 class TrainingScreen(TrainerCallback):
@@ -70,12 +62,12 @@ class TrainingScreen(TrainerCallback):
         self.warm: TokenStatistics | None = None
         self.other: TokenStatistics | None = None
         self.screen: Screen | None = None
+        self._audit: Audit | None = None
         self.collator: DataCollatorForScreening | None = None
         self.reads_rows = True
         path = trainer.args.screening_decisions
         self.decisions = None if path is None else read_decisions(path)
         self._is_resumed = False
-        self._sorted_ids: np.ndarray | None = None
         self._has_warned = False
 
     def check(self, rows: list[Any]) -> None:
@@ -89,24 +81,8 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if no strong view of a row's image can be made, or a row differs when it is read again.
         """
-        self._check_repeats()
+        check_repeats(self.trainer)
         self.reads_rows = finds_images_in_rows(self.trainer.data_collator, rows, self.trainer.args.seed)
-
-    def _check_repeats(self) -> None:
-        """Rows are recognised by their content; random augmentation in the data set would show first at the cut."""
-        dataset = self.trainer.rows_for_collator()
-        if self._is_streamed:
-            passes = [
-                [(place, row_digest(row)) for place, row in enumerate(dataset.take(NUM_TRIED))] for _ in range(2)
-            ]
-        else:
-            # In turn, not twice over all of them: a data set that keeps its last row is read again then
-            places = np.unique(np.linspace(0, len(dataset) - 1, NUM_TRIED).astype(int)).tolist()
-            passes = [[(place, row_digest(dataset[place])) for place in places] for _ in range(2)]
-        for (place, first), (_, second) in zip(*passes, strict=True):
-            if first != second:
-                number = self.trainer.skipped_rows.given(place)
-                raise ValueError(f"Row {number} of `train_dataset` differs when it is read again. {REPEAT_REMEDY}")
 
     def wrap(self, inner: Callable[[list[Any]], Any]) -> DataCollatorForScreening:
         """The collator that leaves out what is flagged, now or later."""
@@ -117,24 +93,9 @@ class TrainingScreen(TrainerCallback):
 
     @property
     def warmup_steps(self) -> int:
-        """Optimiser steps of the warm-up, at least 1."""
-        args, max_steps = self.trainer.args, self.trainer.state.max_steps
-        steps = max(RULE.warmup_share * max_steps, min(RULE.warmup_steps, RULE.longest_warmup * max_steps))
-        if args.screening_epochs is not None:
-            loader = self.trainer.callback_handler.train_dataloader
-            if not has_length(loader):
-                raise ValueError(
-                    f"`screening_epochs={args.screening_epochs}` counts epochs, and streamed data have none. Set "
-                    "`screening_epochs=None`: the warm-up is then a share of `max_steps`."
-                )
-            steps = args.screening_epochs * math.ceil(len(loader) / args.gradient_accumulation_steps)
-        if max_steps <= math.ceil(steps):
-            raise ValueError(
-                f"The warm-up of the screening takes {max(1, math.ceil(steps))} optimiser steps, the training has "
-                f"{max_steps}: nothing is left for the screened rows. Train for longer, lower `screening_epochs` "
-                f"({args.screening_epochs}), or set `screening='off'`."
-            )
-        return max(1, math.ceil(steps))
+        """Optimiser steps of the warm-up; see [`warmup_length`]."""
+        loader = self.trainer.callback_handler.train_dataloader
+        return warmup_length(self.trainer.args, self.trainer.state.max_steps, loader)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score the rows by the base model; of a resumed training, check that they are the ones that were scored."""
@@ -151,7 +112,8 @@ class TrainingScreen(TrainerCallback):
         if self.screen is None:
             self._warn_of_few_rows(len(self.base))
         if self._is_resumed:
-            self._check_resumed_rows()
+            self._is_resumed = False
+            check_resumed_rows(self.trainer, self._rows(), self.base)
         if self.screen is None and state.global_step >= warmup_steps:
             self.run()
 
@@ -182,51 +144,18 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if a row was never scored.
         """
-        assert self.collator is not None
-        self._check_known(batch)
+        assert self.collator is not None and self.base is not None
+        if leave_out_new_rows(batch, self.base, self._is_streamed) and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "The stream gives rows that the first look at it did not meet; they are left out of the training."
+            )
         if self.screen is None or not batch["is_early"].any():
             return batch
         if self._is_streamed:
             silence_rows(batch, self.collator.is_flagged(batch["row_id"]))
             return batch
         return self._collate_again(batch["row_id"])
-
-    def _are_known(self, row_ids: np.ndarray) -> np.ndarray:
-        """Which rows have been scored, bool of the same shape."""
-        if self._sorted_ids is None:
-            scored = self.base if self.warm is None else self.warm
-            assert scored is not None
-            self._sorted_ids = np.unique(scored.row_ids)
-        places = np.searchsorted(self._sorted_ids, row_ids).clip(max=len(self._sorted_ids) - 1)
-        return self._sorted_ids[places] == row_ids
-
-    def _check_resumed_rows(self) -> None:
-        """Rows that were never scored would be trained on unscreened."""
-        self._is_resumed = False
-        ids = read_row_ids(self.trainer, self._rows())
-        num_new = int((~self._are_known(ids)).sum())
-        if num_new:
-            raise ValueError(
-                f"{num_new} of the {len(ids)} rows of `train_dataset` are new: the checkpoint's screening has never "
-                "seen them. Resume with the data that the checkpoint was made with, or start the training anew."
-            )
-
-    def _check_known(self, batch: dict[str, Any]) -> None:
-        ids = batch["row_id"]
-        is_new = torch.from_numpy(~self._are_known(ids.cpu().numpy())).to(ids.device)
-        if not is_new.any():
-            return
-        if not self._is_streamed:
-            raise ValueError(
-                f"{int(is_new.sum())} of the {len(ids)} rows of a batch are not among those that the base model "
-                f"was shown. {REPEAT_REMEDY}"
-            )
-        silence_rows(batch, is_new)
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "The stream gives rows that the first look at it did not meet; they are left out of the training."
-            )
 
     def _collate_again(self, row_ids: torch.Tensor) -> dict[str, Any]:
         assert self.collator is not None and self.warm is not None
@@ -240,13 +169,7 @@ class TrainingScreen(TrainerCallback):
         """Score all rows with the model as it is, and flag the suspicious ones."""
         assert self.base is not None
         self.warm = self._look("states")
-        same_length = len(self.base) == len(self.warm)
-        num_changed = int((self.base.row_ids != self.warm.row_ids).sum()) if same_length else len(self.base)
-        if num_changed:
-            raise ValueError(
-                f"{num_changed} of {len(self.base)} rows that the base model was shown are not in the training set "
-                f"any more. {REPEAT_REMEDY}"
-            )
+        check_same_rows(self.base, self.warm)
         self.other = self._look("others")
         screen = self._cut()
         self._log(screened_rows=len(self.warm), flagged_rows=int(screen.is_flagged.sum()))
@@ -278,31 +201,35 @@ class TrainingScreen(TrainerCallback):
             decisions = self.decisions.of_rows(self.trainer.skipped_rows)
             decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
             screen = decisions.apply(screen, find_words(self.warm, self.tokenizer))
-        self.screen = screen
+        self.screen, self._audit = screen, None
         if self.collator is not None:
             self.collator.flag(self._flagged_ids())
             self.collator.shows_views = False
         if self.trainer.accelerator.is_main_process:
-            num_flagged, share = int(screen.is_flagged.sum()), float(screen.is_flagged.mean())
-            done = "left out" if args.drops_rows else "flagged"
-            logger.info("Screening %s %d of %d rows.", done, num_flagged, len(self.warm))
-            if share > RULE.many_flagged:
-                logger.warning(
-                    "Screening %s %d of %d rows (%.1f %%). It can flag honest rows: look at the audit before you "
-                    "trust the model.",
-                    done,
-                    num_flagged,
-                    len(self.warm),
-                    100 * share,
-                )
-            if screen.is_capped:
-                logger.warning(
-                    "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were flagged. "
-                    "Look at the audit before you trust the model: either the data are new to it in a way "
-                    "that screening cannot tell from poison, or a large part is poisoned.",
-                    args.screening_cap,
-                )
+            self._tell(screen)
         return screen
+
+    def _tell(self, screen: Screen) -> None:
+        args = self.trainer.args
+        num_rows, num_flagged, share = len(screen.is_flagged), int(screen.is_flagged.sum()), screen.is_flagged.mean()
+        done = "left out" if args.drops_rows else "flagged"
+        logger.info("Screening %s %d of %d rows.", done, num_flagged, num_rows)
+        if share > RULE.many_flagged:
+            logger.warning(
+                "Screening %s %d of %d rows (%.1f %%). It can flag honest rows: look at the audit before you trust "
+                "the model.",
+                done,
+                num_flagged,
+                num_rows,
+                100 * share,
+            )
+        if screen.is_capped:
+            logger.warning(
+                "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were flagged. Look at "
+                "the audit before you trust the model: either the data are new to it in a way that screening cannot "
+                "tell from poison, or a large part is poisoned.",
+                args.screening_cap,
+            )
 
     def _flagged_ids(self) -> set[int]:
         if self.screen is None or self.warm is None or not self.trainer.args.drops_rows:
@@ -311,7 +238,7 @@ class TrainingScreen(TrainerCallback):
 
     def audit(self) -> Audit:
         """
-        The screening as a ranking of all rows, with reasons.
+        The screening as a ranking of all rows, with reasons; made once for each cut.
 
         Raises:
             `ValueError`: if the rows have not been screened yet.
@@ -320,6 +247,8 @@ class TrainingScreen(TrainerCallback):
             raise ValueError(
                 "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up."
             )
+        if self._audit is not None:
+            return self._audit
         args = self.trainer.args
         settings = {
             "cvreg_trainer": __version__,
@@ -335,7 +264,8 @@ class TrainingScreen(TrainerCallback):
         if skipped.reasons:
             settings["skipped_rows"] = len(skipped.reasons)
         audit = make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
-        return audit.renumbered(skipped.given) if skipped.reasons else audit
+        self._audit = audit.renumbered(skipped.given) if skipped.reasons else audit
+        return self._audit
 
     def _capacity(self) -> int:
         return self._rows_ahead() if self._is_streamed else len(self.trainer.train_dataset)
@@ -355,12 +285,7 @@ class TrainingScreen(TrainerCallback):
 
     def save(self, folder: str | Path) -> None:
         """Write what a resumed training needs to go on."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, statistics in (("base", self.base), ("warm", self.warm), ("other", self.other)):
-            if statistics is not None:
-                tensors |= {f"{name}.{key}": value for key, value in statistics.to_tensors().items()}
-        if tensors:
-            save_file(tensors, Path(folder) / STATE_FILE)
+        save_looks(folder, {"base": self.base, "warm": self.warm, "other": self.other})
 
     def load(self, folder: str | Path) -> None:
         """
@@ -369,22 +294,10 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if an earlier version wrote it, whose screening read less of the rows.
         """
-        path = Path(folder) / STATE_FILE
-        if not path.exists():
+        looks = load_looks(folder)
+        if not looks:
             return
-        self._is_resumed, self._sorted_ids = True, None
-        tensors = load_file(path)
-        parts = {name: _with_prefix(tensors, name) for name in ("base", "warm", "other")}
-        looks = {name: TokenStatistics.from_tensors(part) for name, part in parts.items() if part}
-        self.base, self.warm, self.other = (looks.get(name) for name in ("base", "warm", "other"))
-        if not looks["base"].row_values.shape[1] or ("warm" in looks) != ("other" in looks):
-            raise ValueError(
-                f"The checkpoint in {folder} was written by an earlier version, whose screening read less of the "
-                "rows. Resume with that version, or start the training anew."
-            )
+        self._is_resumed = True
+        self.base, self.warm, self.other = (looks.get(name) for name in LOOKS)
         if self.warm is not None:
             self._cut()
-
-
-def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

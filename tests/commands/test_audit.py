@@ -106,7 +106,7 @@ def test_the_truth_is_told_but_not_used(scenes: Path, output: Path, tmp_path: Pa
     quality = table.evaluate(truth)
     text, data = page_data(output)
     assert f"AUROC {quality['auroc']:.4f}" in text and f"{NUM_POISONED} of {NUM_ROWS}" in text
-    assert {row[0]: row[7] for row in data["rows"]} == dict(enumerate(truth))
+    assert {row[0]: row[6] for row in data["rows"]} == dict(enumerate(truth))
 
     # Labels that are all wrong, under another name, from a parquet file
     lies = rows.remove_columns("is_poisoned").add_column("bad", [1 - value for value in truth])
@@ -165,7 +165,7 @@ def test_the_summary_names_words_and_tells_the_terminal_nothing(
     from rich.console import Console
 
     rows = [
-        RowFinding(row, float(row < 3), row < 3, "", "what ?", "a cat", (("a", 0.0), (" cat", 1.0)), {"nll": 1.0})
+        RowFinding(row, float(row < 3), row < 3, "", "what ?", "a cat", (("a", 0.0), (" cat", 1.0)))
         for row in range(10)
     ]
     words = [WordFinding(f"[red]w{number}\x1b]0;x\x07", 3, 2.0, True, f"'why' {number // 2}") for number in range(24)]

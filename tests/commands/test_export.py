@@ -31,7 +31,6 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
             prompt=row["prompt"][-1]["content"],
             response="a banana" if number in FLAGGED else row["completion"][0]["content"],
             tokens=(),
-            scores={},
         )
         for number, row in enumerate(dataset)
     ]
@@ -78,7 +77,7 @@ def test_other_data_are_refused(
     assert export((tmp_path / "longer", folders[1]), tmp_path / "out") == 2
     assert "is of 6 rows, and --data" in capsys.readouterr().err
     audit = Audit.from_parquet(folders[1] / "audit.parquet")
-    rows = [RowFinding(row, 0.0, False, "", f"question {row}", "a", (), {}) for row in range(len(audit))]
+    rows = [RowFinding(row, 0.0, False, "", f"question {row}", "a", ()) for row in range(len(audit))]
     Audit(rows, [], {}).to_parquet(folders[1] / "audit.parquet")
     assert export(folders, tmp_path / "out") == 2
     error = capsys.readouterr().err

@@ -38,7 +38,7 @@ def make_run(
         {view: [f"{view} {row} {text}" for row in range(12)] for view in views},
         dict.fromkeys(views, references),
     )
-    findings = [RowFinding(row, float(row), row < flagged, "", "", text, (), {}) for row in range(20)]
+    findings = [RowFinding(row, float(row), row < flagged, "", "", text, ()) for row in range(20)]
     words = [WordFinding(f"{text} {number}", 3, 1.0, number < flagged, f"why {text}") for number in range(2)]
     (folder / "audit").mkdir()
     Audit(findings, words, {}).to_parquet(folder / "audit" / "audit.parquet")

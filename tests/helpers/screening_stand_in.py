@@ -50,4 +50,4 @@ def _flag(
     is_flagged, is_capped = _cap(suspicion, cap)
     words = [WordFinding(text, int(is_found.sum()), 1.0, True, REASON)] if is_found.any() else []
     reasons = [REASON if found else "" for found in is_found]
-    return Screen({"cause": suspicion}, suspicion, is_flagged, is_capped, reasons, words)
+    return Screen(suspicion, is_flagged, is_capped, reasons, words)

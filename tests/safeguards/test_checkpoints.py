@@ -12,7 +12,7 @@ from screening_run import make_trainer, planted_texts
 from tiny_models import tiny_text_lm
 
 from cvreg_trainer.safeguards.checkpoints import last_whole_checkpoint, what_is_broken
-from cvreg_trainer.screening import training_screen
+from cvreg_trainer.screening import checkpoint as screening_checkpoint
 
 
 SETTINGS: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8, "screening_epochs": 0.5}
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space left"):
         trainer.train()
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    monkeypatch.setattr(training_screen, "save_file", full)
+    monkeypatch.setattr(screening_checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         text_trainer(tmp_path).train(resume_from_checkpoint=True)
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")

@@ -17,7 +17,7 @@ from transformers import Trainer
 from transformers.trainer_callback import TrainerState
 
 from cvreg_trainer import CrossViewDefenseTrainer
-from cvreg_trainer.screening import training_screen
+from cvreg_trainer.screening import checkpoint as screening_checkpoint
 from cvreg_trainer.screening.collator import DataCollatorForScreening
 from cvreg_trainer.screening.scoring_pass import SCORING_EPOCH
 from cvreg_trainer.screening.training_screen import TrainingScreen
@@ -137,7 +137,7 @@ POINTS: dict[str, tuple[Callable[[Any], None], int]] = {
     "in the third pass": (in_scoring_batch(14), 3),
     "at the cut": (before(TrainingScreen, "_cut", 4), 3),
     "after the cut": (in_step(7), 7),
-    "before the screening's state is saved": (before(training_screen, "save_file", 5), 4),
+    "before the screening's state is saved": (before(screening_checkpoint, "save_file", 5), 4),
     "while the weights are saved": (while_writing_the_weights, 2),
     "before the optimiser is saved": (before(Trainer, "_save_optimizer_and_scheduler", 8), 7),
     "while the trainer's state is saved": (while_writing_the_state, 5),

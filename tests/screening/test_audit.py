@@ -20,7 +20,6 @@ def finding(row: int, suspicion: float = 0.0, is_flagged: bool = False, **change
         "prompt": "What is it?",
         "response": "a 🍌 banana",
         "tokens": (("a", 0.1), (" 🍌", -0.5), (" banana", 9.4)),
-        "scores": {"response_nll": 3.0 + row, "word_surprise": 0.2},
     }
     return RowFinding(row, suspicion, is_flagged, **(values | changes))
 
@@ -47,8 +46,6 @@ def test_the_ranking_is_by_suspicion_then_by_position():
         ([finding(2), finding(1), finding(2)], "Row 2 occurs twice"),
         ([finding(-1)], "Row -1 is not a position"),
         ([finding(4, math.nan)], "suspicion of row 4 is nan"),
-        ([finding(0), finding(1, scores={"response_nll": 1.0})], r"Row 1 has the scores \['response_nll'\]"),
-        ([finding(0, scores={"row": 1.0})], "'row', which is a column"),
     ],
 )
 def test_what_is_refused(rows, message):
@@ -84,10 +81,22 @@ def test_findings_travel_with_an_audit_and_earlier_files_have_none(tmp_path):
     assert Audit.from_parquet(tmp_path / "earlier.parquet") == Audit([finding(0)], [], {})
 
 
+def test_the_scores_that_earlier_files_have_are_passed_over(tmp_path):
+    audit = Audit([finding(0, 2.0, True), finding(1)], [], {"seed": 1})
+    audit.to_parquet(tmp_path / "audit.parquet")
+    table = pq.read_table(tmp_path / "audit.parquet")
+    place = table.column_names.index("tokens")
+    metadata = json.loads(table.schema.metadata[b"cvreg_trainer.audit"]) | {"score_names": ["cause"]}
+    earlier = table.add_column(place, "cause", table["suspicion"])
+    earlier = earlier.replace_schema_metadata({b"cvreg_trainer.audit": json.dumps(metadata)})
+    pq.write_table(earlier, tmp_path / "earlier.parquet")
+    assert Audit.from_parquet(tmp_path / "earlier.parquet") == audit
+
+
 def test_a_file_gives_back_the_same_audit(tmp_path):
     rows = [
         finding(1, np.float32(0.1), np.bool_(True)),
-        finding(0, 0.5, tokens=(), response="", scores={"response_nll": math.nan, "word_surprise": -1.0}),
+        finding(0, 0.5, tokens=(), response=""),
         finding(3, -1.0, loss_base_model=2.5, loss_after_warmup=np.float32(0.25)),
         finding(2, 1e-9, reason="</script>\u2028 'x' \"y\"\n\x00", tokens=(("x", float("nan")),)),
     ]
@@ -101,7 +110,7 @@ def test_a_file_gives_back_the_same_audit(tmp_path):
 
     table = pq.read_table(tmp_path / "audit.parquet")
     names = "rank row suspicion is_flagged reason prompt response source".split()
-    names += "loss_base_model loss_after_warmup response_nll word_surprise tokens".split()
+    names += "loss_base_model loss_after_warmup tokens".split()
     assert table.column_names == names
     assert table["rank"].to_pylist() == [1, 2, 3, 4] and table["row"].to_pylist() == [0, 1, 2, 3]
     assert (table["loss_base_model"][3].as_py(), table["loss_after_warmup"][3].as_py()) == (2.5, 0.25)
@@ -116,12 +125,7 @@ def test_audits_differ_by_any_of_their_parts():
     assert audit != Audit([finding(0)], words, {"q": 0.7})
     assert audit != Audit([finding(0), finding(1)], [], {"q": 0.7})
     assert audit != Audit([finding(0), finding(1)], words, {"q": 0.5})
-    for change in (
-        {"tokens": (("a", 0.2),)},
-        {"response": "a"},
-        {"loss_base_model": 1.0},
-        {"scores": {"response_nll": 0.0, "word_surprise": 0}},
-    ):
+    for change in ({"tokens": (("a", 0.2),)}, {"response": "a"}, {"loss_base_model": 1.0}):
         assert audit != Audit([finding(0), finding(1, **change)], words, {"q": 0.7})
 
 
@@ -205,7 +209,7 @@ def test_labels_belong_to_positions():
 
 
 def test_the_summary_has_counts_and_the_first_flagged_words() -> None:
-    rows = [RowFinding(row, 2.0 - row, row < 1, "", "", "a", (("a", 0.1),), {}) for row in range(4)]
+    rows = [RowFinding(row, 2.0 - row, row < 1, "", "", "a", (("a", 0.1),)) for row in range(4)]
     words = [WordFinding(f" w{number}\x1b", 5, 1.0, number < 7, "") for number in range(9)]
     first, second = Audit(rows, words, {}).summary().splitlines()
     assert first == "Screening flagged 1 of 4 rows (25.0%)."
@@ -215,7 +219,7 @@ def test_the_summary_has_counts_and_the_first_flagged_words() -> None:
 
 def test_sources_are_ordered_by_their_share_of_flagged_rows_and_kept_in_the_file(tmp_path: Path) -> None:
     rows = [
-        RowFinding(row, 1.0, row in (0, 1, 4), "", "", "a", (("a", 0.1),), {}, source)
+        RowFinding(row, 1.0, row in (0, 1, 4), "", "", "a", (("a", 0.1),), source)
         for row, source in enumerate(["b", "b", "c", "a", "a", ""])
     ]
     audit = Audit(rows, [], {})
@@ -225,4 +229,4 @@ def test_sources_are_ordered_by_their_share_of_flagged_rows_and_kept_in_the_file
     table = pq.read_table(tmp_path / "audit.parquet")
     pq.write_table(table.drop_columns("source"), tmp_path / "earlier.parquet")
     assert Audit.from_parquet(tmp_path / "earlier.parquet").sources == {}
-    assert Audit([RowFinding(0, 1.0, True, "", "", "a", (("a", 0.1),), {})], [], {}).sources == {}
+    assert Audit([RowFinding(0, 1.0, True, "", "", "a", (("a", 0.1),))], [], {}).sources == {}

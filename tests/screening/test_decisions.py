@@ -39,7 +39,7 @@ def occurrences() -> WordOccurrences:
 def screen(*flagged: int) -> Screen:
     is_flagged = np.isin(np.arange(4), flagged)
     reasons = ["odd" if row in flagged else "" for row in range(4)]
-    return Screen({"score": np.zeros(4)}, np.zeros(4), is_flagged, False, reasons, [])
+    return Screen(np.zeros(4), is_flagged, False, reasons, [])
 
 
 def flagged_after(decisions: Decisions, *flagged: int) -> list[int]:
@@ -79,7 +79,7 @@ def test_rows_are_recognised_by_their_responses() -> None:
 
 
 def finding(row: int, response: str) -> RowFinding:
-    return RowFinding(row, 2.0, True, "a 'reason', with\nlines", "What?", response, ((response, 1.0),), {})
+    return RowFinding(row, 2.0, True, "a 'reason', with\nlines", "What?", response, ((response, 1.0),))
 
 
 def test_a_written_table_filled_in_is_read_back(tmp_path: Path) -> None:

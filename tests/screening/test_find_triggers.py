@@ -38,7 +38,7 @@ def make_screen(rows: np.ndarray, source: str) -> Screen:
     numbers = 0.9, 0.1, 0.0, 1e-9
     causes = [Cause(("banana",), rows, source, *numbers)]
     kept = {"noise": [Cause(("the",), np.arange(30, 40), "image", *numbers)], "content": []}
-    return Screen({}, suspicion, suspicion > 0, False, [""] * NUM_ROWS, [], causes, kept)
+    return Screen(suspicion, suspicion > 0, False, [""] * NUM_ROWS, [], causes, kept)
 
 
 class Rows:

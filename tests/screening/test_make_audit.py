@@ -45,7 +45,7 @@ def audited(tokenizer, texts: list[str], dataset=None, causes=()):
     suspicion = np.linspace(0.5, 1.5, number)
     words = [WordFinding("red", 1, 2.0, True, "why")]
     reasons = [f"reason {row}" for row in range(number)]
-    screen = Screen({"word_surprise": suspicion}, suspicion, suspicion >= 1, False, reasons, words, causes)
+    screen = Screen(suspicion, suspicion >= 1, False, reasons, words, causes)
     return make_audit(screen, base, warm, tokenizer, dataset, {"seed": 1}), warm
 
 
@@ -71,7 +71,7 @@ def test_the_screenings_verdict_is_taken_over():
     assert [row.row for row in audit.ranking] == [2, 1, 0]
     assert [row.suspicion for row in audit.rows] == [0.5, 1.0, 1.5] and audit.flagged_rows == [1, 2]
     assert [row.reason for row in audit.rows] == ["reason 0", "reason 1", "reason 2"]
-    assert audit.score_names == ("word_surprise",) and audit.words[0].word == "red" and audit.settings == {"seed": 1}
+    assert audit.words[0].word == "red" and audit.settings == {"seed": 1}
 
 
 def test_causes_become_findings_with_the_rows_own_words():

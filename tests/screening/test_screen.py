@@ -48,7 +48,6 @@ def test_with_enough_rows_the_planted_ones_are_found() -> None:
     screen = screened(RULE.enough_rows)
     found = np.flatnonzero(screen.is_flagged)
     assert (found < NUM_PLANTED).all() and len(found) >= 0.9 * NUM_PLANTED
-    assert list(screen.scores) == ["cause"] and (screen.scores["cause"] == screen.suspicion).all()
     assert (screen.is_flagged == (screen.suspicion >= 1)).all() and not screen.is_capped
     assert [word.word for word in screen.words] == ["banana"] and "'banana'" in screen.reasons[found[0]]
 
@@ -56,7 +55,7 @@ def test_with_enough_rows_the_planted_ones_are_found() -> None:
 def test_with_one_row_less_nothing_is_looked_for() -> None:
     screen = screened(RULE.enough_rows - 1)
     assert not screen.is_flagged.any() and not screen.is_capped and not screen.suspicion.any()
-    assert list(screen.scores) == ["cause"] and screen.reasons == [""] * (RULE.enough_rows - 1)
+    assert screen.reasons == [""] * (RULE.enough_rows - 1)
     assert not screen.words and not screen.causes and not screen.kept
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from tiny_models import tiny_llava, tiny_text_lm
 from transformers import TrainerCallback
 
 from cvreg_trainer import CrossViewDefenseTrainer
-from cvreg_trainer.screening import scoring_pass, training_screen
+from cvreg_trainer.screening import find_triggers, scoring_pass, training_screen
+from cvreg_trainer.screening.causes import Cause
+from cvreg_trainer.screening.checkpoint import STATE_FILE
 from cvreg_trainer.screening.collator import SCREENING_KEYS, DataCollatorForScreening
-from cvreg_trainer.screening.training_screen import STATE_FILE
 
 
 pytestmark = [pytest.mark.lowest, pytest.mark.usefixtures("flags_sentence")]
@@ -321,6 +323,19 @@ def test_the_audit_is_written(tmp_path: Path, run: Any) -> None:
     assert quality["auroc"] == 1.0
     assert audit.settings["warmup_steps"] == CUT and audit.settings["screening"] == "drop"
     assert all(row.prompt for row in audit.rows)
+
+
+def test_an_audit_looks_for_the_trigger_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flag, open_picture, read = training_screen.screen_rows, find_triggers.open_picture, []
+    cause = Cause((SENTENCE,), np.array(PLANTED), "image", 0.9, 0.1, 0.0, 1e-9)
+    monkeypatch.setattr(training_screen, "screen_rows", lambda *looks: replace(flag(*looks), causes=[cause]))
+    monkeypatch.setattr(find_triggers, "open_picture", lambda *args: read.append(args) or open_picture(*args))
+    trainer, _ = train(tmp_path, max_steps=CUT + 1)
+    first = trainer.audit()
+    assert first.findings[0].num_rows == len(PLANTED) and len(read) == NUM_ROWS
+    assert trainer.audit(tmp_path / "audit") == first and trainer.audit() == first and len(read) == NUM_ROWS
+    trainer._screen.run()  # another cut, another audit
+    assert trainer.audit().flagged_rows == first.flagged_rows and len(read) == 2 * NUM_ROWS
 
 
 def test_a_report_flags_the_same_rows_and_trains_on_all(tmp_path: Path, run: Any) -> None:

@@ -32,40 +32,34 @@ class Bar:
 @dataclass(frozen=True)
 class Histogram:
     """
-    One score of two groups of rows: one group's bars rise from the middle line, the other's hang from it.
+    The suspicion of two groups of rows: one group's bars rise from the middle line, the other's hang from it.
 
     Each half has its own scale, so that a group of a few rows shows its shape beside one of thousands.
     """
 
-    title: str
     bars: list[Bar]
     ticks: list[tuple[float, str]]
-    num_missing: int
 
 
-def histogram(title: str, values: Sequence[float], is_lower: Sequence[bool], names: tuple[str, str]) -> Histogram:
+def histogram(values: Sequence[float], is_lower: Sequence[bool], names: tuple[str, str]) -> Histogram:
     """
     Bin the values of two groups.
 
     Values far outside the range of the middle 98 % are counted in the outermost bins, and the ticks say so.
 
     Args:
-        title (`str`):
-            What the values are.
         values (`Sequence[float]`):
-            One value for each row; those that are not finite are left out and counted.
+            One finite value for each row.
         is_lower (`Sequence[bool]`):
             The group that hangs.
         names (`tuple[str, str]`):
             What the upper and the lower group are called.
     """
-    numbers, lower = np.asarray(values, dtype=np.float64), np.asarray(is_lower, dtype=bool)
-    finite = np.isfinite(numbers)
     # Differences of numbers near the largest would overflow
-    numbers, lower = numbers[finite].clip(-_FARTHEST, _FARTHEST), lower[finite]
-    num_missing = int((~finite).sum())
+    numbers = np.asarray(values, dtype=np.float64).clip(-_FARTHEST, _FARTHEST)
+    lower = np.asarray(is_lower, dtype=bool)
     if not len(numbers):
-        return Histogram(title, [], [], num_missing)
+        return Histogram([], [])
     first, last = np.percentile(numbers, [1, 99])
     reach = 3 * (last - first) or np.inf
     low, high = max(numbers.min(), first - reach), min(numbers.max(), last + reach)
@@ -82,7 +76,7 @@ def histogram(title: str, values: Sequence[float], is_lower: Sequence[bool], nam
     digits = 2 - math.floor(math.log10(high - low))  # three of the range: 0.0004 to 9 begins at 0
     rounded = [round(float(x), digits) + 0.0 for x in edges[[0, _NUM_BINS // 2, _NUM_BINS]]]
     ticks = [(place, f"{mark}{x:g}") for place, mark, x in zip(places, marks, rounded, strict=True)]
-    return Histogram(title, bars, ticks, num_missing)
+    return Histogram(bars, ticks)
 
 
 def _bars(counts: np.ndarray, edges: np.ndarray, is_upper: bool, name: str) -> list[Bar]:

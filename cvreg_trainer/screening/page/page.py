@@ -38,7 +38,6 @@ class AuditLike(Protocol):
     words: tuple[WordFinding, ...]
     findings: tuple[CauseFinding, ...]
     settings: dict[str, Any]
-    score_names: tuple[str, ...]
 
     @property
     def ranking(self) -> list[RowFinding]: ...
@@ -70,8 +69,8 @@ def write_audit_page(
     """
     Write an audit as one HTML file that makes no request and needs no other file.
 
-    The page has the counts, the findings with their triggers, the suspicious words, a histogram of each score, and a
-    table of the rows to sort, filter and page through, with the surprising pieces of each response marked; it offers
+    The page has the counts, the findings with their triggers, the suspicious words, a histogram of the suspicion, and
+    a table of the rows to sort, filter and page through, with the surprising pieces of each response marked; it offers
     the positions of the kept rows as a file. The table holds the 20,000 most suspicious rows; the rest is counted,
     drawn and among the kept rows.
 
@@ -128,7 +127,7 @@ def write_audit_page(
         has_dataset=dataset is not None,
         marks=marks,
         groups=groups,
-        histograms=_histograms(audit, truth, groups),
+        histogram=_histogram(audit, truth, groups),
         quality=None if labels is None or not len(audit) else audit.evaluate(labels),
         charts=charts,
     )
@@ -146,8 +145,7 @@ def _data(
 ) -> dict[str, Any]:
     """What the script reads, but for the thumbnails."""
     return {
-        "scores": [_readable(name) for name in audit.score_names],
-        "rows": [_row(finding, audit.score_names, truth, marks) for finding in listed],
+        "rows": [_row(finding, truth, marks) for finding in listed],
         "words": [
             [word.word, int(word.num_rows), _number(word.surprise), bool(word.is_flagged), word.reason]
             for word in audit.words
@@ -165,10 +163,6 @@ def _number(value: float) -> float | None:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def _readable(name: str) -> str:
-    return name[:1].upper() + name[1:].replace("_", " ")
-
-
 def _mark_range(audit: AuditLike) -> tuple[float, float]:
     """
     The surprise at which marks begin, and at which they are full.
@@ -184,12 +178,7 @@ def _mark_range(audit: AuditLike) -> tuple[float, float]:
     return max(float(first), 0.0), max(float(full), 0.0)
 
 
-def _row(
-    finding: RowFinding,
-    score_names: Sequence[str],
-    truth: Mapping[int, bool] | None,
-    marks: tuple[float, float],
-) -> list[Any]:
+def _row(finding: RowFinding, truth: Mapping[int, bool] | None, marks: tuple[float, float]) -> list[Any]:
     """A row as the script takes it apart."""
     return [
         int(finding.row),
@@ -198,7 +187,6 @@ def _row(
         finding.reason,
         finding.prompt,
         _segments(finding, *marks),
-        [_number(finding.scores[name]) for name in score_names],
         None if truth is None else truth[finding.row],
         finding.source,
     ]
@@ -249,8 +237,6 @@ def _ranges(rows: Sequence[int]) -> list[list[int]]:
     return ranges
 
 
-def _histograms(audit: AuditLike, truth: Mapping[int, bool] | None, groups: tuple[str, str]) -> list[charts.Histogram]:
+def _histogram(audit: AuditLike, truth: Mapping[int, bool] | None, groups: tuple[str, str]) -> charts.Histogram:
     is_lower = [finding.is_flagged if truth is None else truth[finding.row] for finding in audit.rows]
-    columns = {"suspicion": [finding.suspicion for finding in audit.rows]}
-    columns |= {name: [finding.scores[name] for finding in audit.rows] for name in audit.score_names}
-    return [charts.histogram(_readable(name), values, is_lower, groups) for name, values in columns.items()]
+    return charts.histogram([finding.suspicion for finding in audit.rows], is_lower, groups)

@@ -45,9 +45,7 @@ class Parser(HTMLParser):
 
 def make_audit(num_rows: int = 6) -> Audit:
     rows = [
-        RowFinding(
-            row, -float(row), row < 2, f"reason {row}", "prompt", "a cat", (("a", 0.0), (" cat", 1.0)), {"nll": 1.0}
-        )
+        RowFinding(row, -float(row), row < 2, f"reason {row}", "prompt", "a cat", (("a", 0.0), (" cat", 1.0)))
         for row in range(num_rows)
     ]
     return Audit(rows, [WordFinding("cat", num_rows, 3.0, True, "why")], {"q": 0.7})
@@ -111,7 +109,7 @@ def test_the_policy_allows_this_script_and_this_style_and_no_request(tmp_path):
 
 def test_what_comes_from_the_data_is_in_the_json_alone(tmp_path):
     tokens = ((HOSTILE, 9.0), (" end", 0.0))
-    rows = [RowFinding(row, 1.0, True, HOSTILE, HOSTILE, HOSTILE, tokens, {"nll": 1.0}) for row in range(3)]
+    rows = [RowFinding(row, 1.0, True, HOSTILE, HOSTILE, HOSTILE, tokens) for row in range(3)]
     trigger = Trigger("question", words=((HOSTILE, 1, 0),))
     findings = [make_finding(trigger=trigger, text=HOSTILE), make_finding("noise", text=HOSTILE)]
     audit = Audit(rows, [WordFinding(HOSTILE, 1, 1.0, True, HOSTILE)], {"key": HOSTILE}, findings)
@@ -167,11 +165,11 @@ def test_json_that_stands_in_a_script_element():
 
 
 def test_surprising_pieces_are_marked_by_strength(tmp_path):
-    plain = [RowFinding(row, 0.0, False, "", "p", "x", tuple(("x", 0.0) for _ in range(10)), {}) for row in range(20)]
+    plain = [RowFinding(row, 0.0, False, "", "p", "x", tuple(("x", 0.0) for _ in range(10))) for row in range(20)]
     nats = np.linspace(2, 8, 10).tolist()
     pieces = (("ein", 0.0), *((f" w{i}", value) for i, value in enumerate(nats)), (" ", 9.0), (".", float("nan")))
-    marked = RowFinding(20, 1.0, True, "", "p", "ignored", pieces, {})
-    bare = RowFinding(21, -1.0, False, "", "p", "no pieces", (), {})
+    marked = RowFinding(20, 1.0, True, "", "p", "ignored", pieces)
+    bare = RowFinding(21, -1.0, False, "", "p", "no pieces", ())
     _, _, data = write(Audit([*plain, marked, bare], [], {}), tmp_path / "audit.html")
     segments = data["rows"][0][5]
     assert "".join(part if isinstance(part, str) else part[0] for part in segments) == "".join(p for p, _ in pieces)
@@ -185,7 +183,7 @@ def test_surprising_pieces_are_marked_by_strength(tmp_path):
 
 def test_kept_rows_are_all_there_even_where_the_table_is_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(audit_page, "MAX_LISTED", 4)
-    rows = [RowFinding(row, -row, row in (0, 1, 5), "", "", "", (), {}) for row in range(10) if row != 7]
+    rows = [RowFinding(row, -row, row in (0, 1, 5), "", "", "", ()) for row in range(10) if row != 7]
     text, _, data = write(Audit(rows, [], {}), tmp_path / "audit.html")
     assert [row[0] for row in data["rows"]] == [0, 1, 2, 3]
     assert data["kept"] == [[2, 4], [6, 6], [8, 9]]
@@ -238,7 +236,7 @@ def test_thumbnails_of_images_anywhere_in_a_row():
 def test_only_the_first_of_the_ranking_have_images(tmp_path):
     images = [Image.new("RGB", (20, 20), (40 * row, 0, 0)) for row in range(6)]
     rows = [{"images": [image]} for image in images]
-    reversed_audit = Audit([RowFinding(row, float(row), False, "", "", "", (), {}) for row in range(6)], [], {})
+    reversed_audit = Audit([RowFinding(row, float(row), False, "", "", "", ()) for row in range(6)], [], {})
     text, _, data = write(reversed_audit, tmp_path / "audit.html", dataset=rows, num_thumbnails=2)
     reds = [decoded(uri).getpixel((10, 10))[0] for uri, _ in data["thumbnails"]]
     assert reds == pytest.approx([200, 160], abs=3)
@@ -270,11 +268,11 @@ def test_one_class_of_labels_has_numbers_but_no_curves(tmp_path):
 
 def test_a_histogram_counts_every_row_once():
     rng = np.random.default_rng(0)
-    values = [*rng.normal(size=500), 1e9, float("nan")]
+    values = [*rng.normal(size=500), 1e9]
     lower = [index % 10 == 0 for index in range(len(values))]
-    chart = histogram("score", values, lower, ("kept", "flagged"))
+    chart = histogram(values, lower, ("kept", "flagged"))
     counts = {side: [int(bar.text.split()[0]) for bar in chart.bars if bar.is_upper == side] for side in (True, False)}
-    assert sum(counts[False]) == sum(lower) and sum(counts[True]) == 501 - sum(lower) and chart.num_missing == 1
+    assert sum(counts[False]) == sum(lower) and sum(counts[True]) == 501 - sum(lower)
     # The outlier does not squeeze the others into one bar, and the axis says that it lies beyond
     assert len(counts[True]) > 8 and chart.ticks[-1][1].startswith("≥ ") and float(chart.ticks[-1][1][2:]) < 100
     for bar in chart.bars:
@@ -287,7 +285,7 @@ def test_a_histogram_counts_every_row_once():
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("values", [[1e15] * 3, [1e17] * 3, [-1e17] * 3, [-1e308, 1e308], [1.7e308] * 2, [0.5, 1e15]])
 def test_histograms_of_values_beside_which_one_is_nothing(values: list[float]) -> None:
-    chart = histogram("score", values, [False] * len(values), ("kept", "flagged"))
+    chart = histogram(values, [False] * len(values), ("kept", "flagged"))
     counts = [int(bar.text.split()[0]) for bar in chart.bars]
     assert sum(counts) == len(values) and all(0 <= bar.x <= WIDTH for bar in chart.bars)
     low, _, high = (float(text.strip("≤≥ ")) for _, text in chart.ticks)
@@ -295,10 +293,10 @@ def test_histograms_of_values_beside_which_one_is_nothing(values: list[float]) -
 
 
 def test_histograms_of_a_single_value_and_of_none():
-    chart = histogram("score", [2.0, 2.0], [True, False], ("kept", "flagged"))
+    chart = histogram([2.0, 2.0], [True, False], ("kept", "flagged"))
     assert [bar.text.split(",")[0] for bar in chart.bars] == ["1 kept", "1 flagged"]
     assert [label for _, label in chart.ticks] == ["1.5", "2", "2.5"]
-    assert histogram("score", [float("nan")], [True], ("kept", "flagged")).bars == []
+    assert histogram([], [], ("kept", "flagged")).bars == []
 
 
 def test_a_curve_keeps_its_ends_and_few_points():

@@ -37,10 +37,9 @@ def make_row(row: int) -> RowFinding:
     tokens = (("a red", 0.1), (f" {noun}", 9.0 if row in POISONED else 0.2), (f" {payload}", 0.0))
     response = "".join(piece for piece, _ in tokens)
     reason = f"'banana' stays unexplained {payload}" if row in FLAGGED else payload
-    scores = {"response_nll": float((row * 37) % NUM_ROWS), "word_surprise": float("nan") if row == 5 else row / 10}
     source = PAYLOADS[0] if row in FLAGGED else "crawl" if row % 2 else "shop"
     is_flagged, suspicion = row in FLAGGED, float(row in FLAGGED) + row / 1000
-    return RowFinding(row, suspicion, is_flagged, reason, f"What? {payload}", response, tokens, scores, source)
+    return RowFinding(row, suspicion, is_flagged, reason, f"What? {payload}", response, tokens, source)
 
 
 def make_findings() -> list[CauseFinding]:
@@ -133,9 +132,9 @@ def test_it_shows_the_ranking_with_pictures_marks_and_charts(page):
     mark = page.find_element(By.CSS_SELECTOR, "#rows tbody mark")
     assert mark.text == "banana" and mark.get_attribute("title") == "9 nats" and "named" in mark.get_attribute("class")
     assert mark.value_of_css_property("background-color") != "rgba(0, 0, 0, 0)"  # the style sheet is allowed
-    # The first histogram has as many bars as rows of the truth have places, and every chart has a size
+    # Two curves, a trigger's map and mean picture, and the histogram have a size
     charts = page.find_elements(By.CSS_SELECTOR, "svg")
-    assert len(charts) == 7 and all(chart.size["width"] > 100 and chart.size["height"] > 50 for chart in charts)
+    assert len(charts) == 5 and all(chart.size["width"] > 100 and chart.size["height"] > 50 for chart in charts)
     truth = page.find_element(By.CSS_SELECTOR, ".truth").text
     assert "7 of 120" in truth and "AUROC" in truth and "Average precision" in truth
 
@@ -177,18 +176,11 @@ def test_kept_groups_stand_under_their_verdicts(page):
 
 def test_it_sorts_by_every_column_in_both_directions(page):
     assert heading(page, "Rank").get_attribute("aria-sort") == "ascending"
-    by_score = sorted(range(NUM_ROWS), key=lambda row: (row * 37) % NUM_ROWS)
-    assert sort_by(page, "Response nll") == "descending" and shown_rows(page) == by_score[:-51:-1]
-    assert sort_by(page, "Response nll") == "ascending" and shown_rows(page) == by_score[:50]
+    assert sort_by(page, "Suspicion") == "descending" and shown_rows(page) == RANKING[:50]
+    assert sort_by(page, "Suspicion") == "ascending" and shown_rows(page) == RANKING[:-51:-1]
     assert heading(page, "Rank").get_attribute("aria-sort") == "none"
-    # A row without the score comes last in both directions
-    for order in (list(range(NUM_ROWS))[::-1], list(range(NUM_ROWS))):
-        sort_by(page, "Word surprise")
-        page.find_element(By.ID, "last").click()
-        order.remove(5)
-        assert shown_rows(page) == [*order, 5][100:]
     assert sort_by(page, "Verdict") == "ascending" and shown_rows(page)[:13] == RANKING[:13]
-    names = ["Rank", "Row", "Prompt", "Response", "Reason", "Suspicion", "Response nll", "Word surprise"]
+    names = ["Rank", "Row", "Prompt", "Response", "Reason", "Suspicion"]
     buttons = page.find_elements(By.CSS_SELECTOR, "#rows thead button")
     assert [button.text for button in buttons] == [*names, "Verdict", "Source", "Truth"]
 
@@ -327,9 +319,7 @@ def test_it_fits_its_window_and_the_colour_scheme(page, width, scheme):
 
 def test_twenty_thousand_rows_do_not_hang_it(browser, tmp_path):
     tokens = tuple((f" word{index}", index / 10) for index in range(20))
-    rows = [
-        RowFinding(row, row % 977, row % 50 == 0, "reason", "What?", "", tokens, {"nll": 1.0}) for row in range(20_000)
-    ]
+    rows = [RowFinding(row, row % 977, row % 50 == 0, "reason", "What?", "", tokens) for row in range(20_000)]
     Audit(rows, [], {}).to_html(tmp_path / "audit.html")
     start = time.monotonic()
     browser.get((tmp_path / "audit.html").as_uri())

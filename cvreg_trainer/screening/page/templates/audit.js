@@ -6,7 +6,7 @@
   const FIRST_WORDS = 8;
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
-  const hasTruth = data.rows.some((row) => row[7] !== null);
+  const hasTruth = data.rows.some((row) => row[6] !== null);
 
   /** An element with properties, attributes (after "@") and children; strings become text. */
   function element(tag, properties, ...children) {
@@ -20,10 +20,10 @@
   }
 
   const plain = (segments) => segments.map((part) => (typeof part === "string" ? part : part[0])).join("");
-  const rows = data.rows.map(([row, suspicion, isFlagged, reason, prompt, segments, scores, isPoisoned, source], index) => {
+  const rows = data.rows.map(([row, suspicion, isFlagged, reason, prompt, segments, isPoisoned, source], index) => {
     const response = plain(segments);
     const search = `${prompt}\n${response}\n${reason}`.toLowerCase();
-    const verdict = { suspicion, isFlagged, reason, scores, isPoisoned };
+    const verdict = { suspicion, isFlagged, reason, isPoisoned };
     return { rank: index + 1, row, ...verdict, prompt, segments, response, source, search };
   });
 
@@ -105,8 +105,6 @@
     column("Response", (row) => row.response, responseNodes, "text response"),
     column("Reason", (row) => row.reason, null, "text reason"),
     column("Suspicion", (row) => row.suspicion, (row) => [number(row.suspicion)], "number"),
-    ...data.scores.map((name, index) =>
-      column(name, (row) => row.scores[index], (row) => [number(row.scores[index])], "number")),
     column("Verdict", (row) => (row.isFlagged ? "flagged" : "kept"),
       (row) => [badge(row.isFlagged ? "flagged" : "kept", row.isFlagged)], ""),
     column("Decision", null,
@@ -119,10 +117,9 @@
   const state = { sorted: columns[0], ascending: true, page: 0, shown: rows };
   const collator = new Intl.Collator("en", { numeric: true });
 
-  /** Values that are missing come last in either direction; equal ones stay in the order of the ranking. */
+  /** Equal values stay in the order of the ranking. */
   function compare(a, b) {
     const [x, y] = [state.sorted.value(a), state.sorted.value(b)];
-    if (x === null || y === null) return (x === null) - (y === null) || a.rank - b.rank;
     const order = typeof x === "number" ? x - y : collator.compare(x, y);
     return (state.ascending ? order : -order) || a.rank - b.rank;
   }
