@@ -38,8 +38,8 @@ class CrossViewDefenseConfig(SFTConfig):
     r"""
     Configuration class for the [`CrossViewDefenseTrainer`].
 
-    It has all parameters of [`~trl.SFTConfig`] and those below. By default the data are screened, and the paper's terms
-    are off: a lambda above 0 turns its term on. With `screening="off"` too the trainer is SFTTrainer.
+    It has all parameters of [`~trl.SFTConfig`] and those below. By default the data are screened, and the paper's
+    terms are off: a lambda above 0 turns its term on. With `screening="off"` too the trainer is SFTTrainer.
 
     Parameters:
         lambda_patch (`float`, *optional*, defaults to `0.0`):

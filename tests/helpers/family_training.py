@@ -88,7 +88,13 @@ def make_trainer(
         kwargs["data_collator"] = collate
     defaults: dict[str, Any] = {"bf16": False, "activation_checkpointing": False, "use_cpu": True, "report_to": "none"}
     defaults |= {"save_strategy": "no", "logging_steps": 1, "disable_tqdm": True, "learning_rate": 0.01}
-    defaults |= {"screening": "off", "optim": "sgd", "per_device_train_batch_size": 3, "max_steps": 2, "lr_scheduler_type": "constant"}
+    defaults |= {
+        "screening": "off",
+        "optim": "sgd",
+        "per_device_train_batch_size": 3,
+        "max_steps": 2,
+        "lr_scheduler_type": "constant",
+    }
     args = CrossViewDefenseConfig(str(folder), **{**defaults, **LAMBDAS, **victim.settings, **settings})
     return CrossViewDefenseTrainer(
         model=model, args=args, train_dataset=dataset, processing_class=victim.processor, **kwargs
