@@ -305,7 +305,7 @@ def _contents(features: np.ndarray, states: np.ndarray, seed: int) -> tuple[Cont
 def _words_of_questions(features: np.ndarray) -> np.ndarray:
     """The words of the question that some rows have and others do not. Shape `(R, Q)`."""
     question = features[:, -NUM_WORDS:]
-    counts = question.sum(0)
+    counts = question.sum(0, dtype=np.float32)  # in float16 they would end at 2,048
     return question[:, (counts >= RULE.min_rows) & (counts <= len(question) - RULE.min_rows)]
 
 

@@ -8,8 +8,9 @@ import pytest
 from tiny_models import tiny_tokenizer
 
 from cvreg_trainer.screening.candidates import find_candidates
-from cvreg_trainer.screening.causes import Cause, CauseFinder
+from cvreg_trainer.screening.causes import Cause, CauseFinder, _words_of_questions
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
+from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.screen import Screen, screen_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
 from cvreg_trainer.screening.words import find_words
@@ -293,3 +294,14 @@ def test_data_that_have_nothing_to_look_at_are_kept(what: str):
         data.texts = [[] for _ in data.texts]
         data.rows[:] = False
     assert not data.screen().is_flagged.any()
+
+
+def test_words_of_questions_are_counted_in_a_hundred_thousand_rows():
+    """Features come in float16, whose sums would end at 2,048, and at infinity from 65,520 on."""
+    questions = np.zeros((100_000, NUM_WORDS), dtype=np.float16)
+    questions[:, 0] = 1  # in all rows
+    questions[1:, 1] = 1  # in all but one
+    questions[::2, 2] = 1
+    questions[: RULE.min_rows, 3] = 1
+    questions[:1, 4] = 1
+    assert np.array_equal(_words_of_questions(questions), questions[:, 2:4])
