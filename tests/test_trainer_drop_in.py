@@ -136,15 +136,15 @@ def test_arguments_may_be_missing_or_plain(tmp_path: Path, monkeypatch: pytest.M
     assert trainer.args.output_dir == "tiny-llava-CrossViewDefense"
     assert isinstance(trainer.args, CrossViewDefenseConfig) and trainer.args.is_screened
     for args in (
-        TrainingArguments("out", max_steps=1, use_cpu=True, report_to="none", save_strategy="no"),
-        SFTConfig("out", max_length=None, **{**SETTINGS, "max_steps": 1}),
+        TrainingArguments("out", max_steps=2, use_cpu=True, report_to="none", save_strategy="no"),
+        SFTConfig("out", max_length=None, **{**SETTINGS, "max_steps": 2}),
     ):
         trainer = CrossViewDefenseTrainer(
             tiny_llava()[0], args, train_dataset=vision_dataset(4), processing_class=processor
         )
         assert trainer.args.screening == "drop" and trainer.args.max_length is None
         trainer.train()
-        assert trainer.state.global_step == 1
+        assert trainer.state.global_step == 2
 
 
 @pytest.mark.parametrize("modules_to_save", [None, ["lm_head"]])

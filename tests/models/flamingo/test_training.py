@@ -30,11 +30,8 @@ SETTINGS: dict[str, Any] = {
     "max_steps": 2,
     "per_device_train_batch_size": 4,
     "max_length": None,
-    "screening": "off",
-    "lambda_patch": 0.01,
-    "lambda_discrepancy": 0.5,
-    "lambda_entropy": 0.1,
 }
+PAPER = {"screening": "off", "lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
 
 
 def captions(prompt: str = "Output :") -> Dataset:
@@ -58,7 +55,7 @@ def test_the_defended_task_loss_is_plain_sfttrainers(kind: str, tmp_path: Path) 
     for trainer_class, config_class in ((SFTTrainer, SFTConfig), (CrossViewDefenseTrainer, CrossViewDefenseConfig)):
         model, processor = tiny_flamingo(kind)
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        args = config_class(str(tmp_path), **SETTINGS)
+        args = config_class(str(tmp_path), **SETTINGS, **(PAPER if config_class is CrossViewDefenseConfig else {}))
         trainer = trainer_class(model, args, train_dataset=captions(), processing_class=processor)
         logs.append(first_log(trainer))
         for name, parameter in trainer.model.named_parameters():
@@ -69,7 +66,7 @@ def test_the_defended_task_loss_is_plain_sfttrainers(kind: str, tmp_path: Path) 
 
 def test_image_tokens_and_prompts_are_not_supervised(tmp_path: Path) -> None:
     model, processor = tiny_flamingo()
-    args = CrossViewDefenseConfig(str(tmp_path), **SETTINGS)
+    args = CrossViewDefenseConfig(str(tmp_path), **SETTINGS, **PAPER)
     trainer = CrossViewDefenseTrainer(
         model, args, train_dataset=captions("User : describe this image GPT : <answer>"), processing_class=processor
     )
@@ -89,7 +86,7 @@ def test_lora_trains_saves_and_loads(tmp_path: Path) -> None:
     model, processor = tiny_flamingo()
     trainer = CrossViewDefenseTrainer(
         model,
-        CrossViewDefenseConfig(str(tmp_path), **SETTINGS),
+        CrossViewDefenseConfig(str(tmp_path), **SETTINGS, **PAPER),
         train_dataset=captions(),
         processing_class=processor,
         peft_config=LoraConfig(r=2, target_modules=["to_q", "to_kv", "q_proj", "v_proj"]),
@@ -117,7 +114,7 @@ def test_by_its_path_in_four_bits(tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path / "base")
     trainer = CrossViewDefenseTrainer(
         str(tmp_path / "base"),
-        CrossViewDefenseConfig(str(tmp_path), **SETTINGS, model_init_kwargs={"dtype": "float32"}),
+        CrossViewDefenseConfig(str(tmp_path), **SETTINGS, **PAPER, model_init_kwargs={"dtype": "float32"}),
         train_dataset=captions(),
         peft_config=LoraConfig(r=2, target_modules=["to_q", "q_proj"]),
         quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32),
@@ -131,7 +128,7 @@ def test_by_its_path_in_four_bits(tmp_path: Path) -> None:
 
 def test_the_checkpoint_is_an_ordinary_one(tmp_path: Path) -> None:
     model, processor = tiny_flamingo("mpt")
-    args = CrossViewDefenseConfig(str(tmp_path), **SETTINGS)
+    args = CrossViewDefenseConfig(str(tmp_path), **SETTINGS, **PAPER)
     trainer = CrossViewDefenseTrainer(model, args, train_dataset=captions(), processing_class=processor)
     trainer.train()
     trainer.save_model()
