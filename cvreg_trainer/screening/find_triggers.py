@@ -17,7 +17,7 @@ import numpy as np
 from .cause_findings import CauseFinding, Trigger
 from .causes import Cause
 from .question_words import telling_words
-from .row_features import MAX_PICTURES, SIDE
+from .row_features import SIDE
 from .screen import Screen
 from .stored_pictures import open_picture, picture_reader
 from .trigger_map import TriggerMap, map_trigger, place_responses
@@ -141,13 +141,12 @@ class TriggerFinder:
             if len(responses) == MAX_PICTURED:
                 break
             try:
-                stored = self.images_of(row)[:MAX_PICTURES]
-                pictures = [open_picture(picture, SIDE) for picture in stored]
+                # As in the screening, the first picture
+                pictures = [open_picture(picture, SIDE) for picture in self.images_of(row)[:1]]
             except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
                 logger.debug("Row %d is not looked at for a trigger: %s", row, error)
                 continue
-            if pictures:
-                responses.append(place_responses(pictures))
+            responses += map(place_responses, pictures)
         return np.array(responses)
 
 

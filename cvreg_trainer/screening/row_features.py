@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-What a trigger could be made of, in a few hundred numbers for each row: the picture's low-level features by position,
-and the words of the question.
+What a trigger could be made of, in a few hundred numbers for each row: the first picture's low-level features by
+position, and the words of the question.
 
 Notable: no model is asked. The filters are the atoms of a discrete cosine transform, rectified and pooled over a
 grid, so a patch, a blended picture, a warp and a low frequency all leave traces that a linear probe can find; a row's
@@ -25,7 +25,6 @@ from ..data.rows import CHANNELS, find_images, prompt_of
 
 
 SIDE = 96  # pixels that every picture is scaled to
-MAX_PICTURES = 4  # of a row
 # Size of the atoms, largest sum of their two frequencies, stride, cells of the grid, numbers kept
 BANKS = ((4, 6, 2, 6, 256), (8, 4, 4, 4, 128))
 COARSE_CELLS, COARSE_NUMBERS = 12, 128
@@ -39,7 +38,10 @@ COLOURS = np.array([[0.299, 0.587, 0.114], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]]
 
 def row_features(row: Any) -> np.ndarray:
     """
-    Low-level features of a row's pictures, and the words of its question.
+    Low-level features of a row's first picture, and the words of its question.
+
+    Of later pictures the model's state holds so little that nothing which comes with them would count as content, and
+    pictures that honest rows share, such as one signpost beside many others, would pass for triggers.
 
     Args:
         row (`Any`):
@@ -47,14 +49,13 @@ def row_features(row: Any) -> np.ndarray:
             has no words.
 
     Returns:
-        `np.ndarray` of shape `(1024,)`, float16: three parts of 256, 128 and 128 numbers for pictures (fine, coarser,
-        colours; the mean over the first four pictures), and 512 of 0 or 1 for hashed words.
+        `np.ndarray` of shape `(1024,)`, float16: three parts of 256, 128 and 128 numbers for the picture (fine,
+        coarser, colours), and 512 of 0 or 1 for hashed words.
     """
     images = find_images(row)
     if not images and isinstance(row, dict):
         images = [image for image in lift_images(row)["images"] if image is not None]
-    pictures = [picture_features(image) for image in images[:MAX_PICTURES]]
-    picture = np.mean(pictures, axis=0) if pictures else np.zeros(sum(PICTURE_PARTS), dtype=np.float32)
+    picture = picture_features(images[0]) if images else np.zeros(sum(PICTURE_PARTS), dtype=np.float32)
     return np.concatenate([picture, _question_features(row)]).astype(np.float16)
 
 

@@ -10,7 +10,6 @@ how large the map's peak is by chance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import label
 
-from .row_features import MAX_PICTURES, low_level_responses, pool
+from .row_features import low_level_responses, pool
 
 
 CELLS = 16  # along either side
@@ -52,23 +51,20 @@ class TriggerMap(NamedTuple):
     box: tuple[float, float, float, float] | None
 
 
-def place_responses(images: Sequence[Any]) -> np.ndarray:
+def place_responses(image: Any) -> np.ndarray:
     """
-    Low-level responses of a row's pictures by place.
+    Low-level responses of a picture by place.
 
     Args:
-        images (`Sequence`):
-            Pictures as [`row_features`] takes them; of more than four the first four are looked at.
+        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            A picture as [`picture_features`] takes it.
 
     Returns:
-        `np.ndarray` of shape `(16, 16, N)`, float16: the mean over the pictures.
+        `np.ndarray` of shape `(16, 16, N)`, float16
     """
-    maps = []
-    for image in images[:MAX_PICTURES]:
-        pixels, banks = low_level_responses(image)
-        parts = [*(pool(response, CELLS) for response in banks), F.adaptive_avg_pool2d(pixels, CELLS)]
-        maps.append(torch.cat(parts, dim=1)[0])
-    return torch.stack(maps).mean(0).permute(1, 2, 0).numpy().astype(np.float16)
+    pixels, banks = low_level_responses(image)
+    parts = [*(pool(response, CELLS) for response in banks), F.adaptive_avg_pool2d(pixels, CELLS)]
+    return torch.cat(parts, dim=1)[0].permute(1, 2, 0).numpy().astype(np.float16)
 
 
 def map_trigger(flagged: np.ndarray, others: np.ndarray, seed: int) -> TriggerMap | None:

@@ -55,10 +55,9 @@ def test_the_words_of_the_question_are_marked_once_each():
     assert found.sum() == 3 and set(found.tolist()) == {0.0, 1.0}
 
 
-def test_several_pictures_are_averaged():
-    one, two = (row_features({"images": [picture(seed)]})[:PICTURE] for seed in (0, 1))
-    both = row_features({"images": [picture(0), picture(1)]})[:PICTURE]
-    np.testing.assert_allclose(both, (one.astype(float) + two) / 2, atol=5e-3)
+def test_of_several_pictures_the_first_is_looked_at():
+    one, both = (row_features({"images": images})[:PICTURE] for images in ([picture(0)], [picture(0), picture(1)]))
+    assert one.any() and np.array_equal(both, one)
 
 
 @pytest.mark.parametrize("attack", [BadNets(), Blended(), LowFrequency()], ids=lambda attack: type(attack).__name__)
