@@ -70,6 +70,7 @@ def test_yaml(tmp_path: Path) -> None:
         ({"feature_layer": 1.5}, "`feature_layer` must be a layer index or .*got 1.5"),
         ({"max_length": "long"}, "`max_length` must be an integer, None or 'auto', got 'long'"),
         ({"screening": "relabel"}, "`screening` must be one of off, drop, report, got 'relabel'"),
+        ({"on_bad_row": "ignore"}, "`on_bad_row` must be one of raise, skip, got 'ignore'"),
         ({"screening_epochs": 0}, "`screening_epochs` must be a number of epochs above 0, or None, got 0"),
         ({"screening_epochs": "1"}, "`screening_epochs` must be .*got '1'"),
         ({"screening_cap": 0}, "`screening_cap` must be a share of the rows.*got 0"),

@@ -36,9 +36,9 @@ def warmup_length(args: Any, max_steps: int, loader: Any) -> int:
             )
         steps = args.screening_epochs * math.ceil(len(loader) / args.gradient_accumulation_steps)
     if max_steps <= math.ceil(steps):
+        lower = "" if args.screening_epochs is None else f", lower `screening_epochs` ({args.screening_epochs})"
         raise ValueError(
             f"The warm-up of the screening takes {max(1, math.ceil(steps))} optimiser steps, the training has "
-            f"{max_steps}: nothing is left for the screened rows. Train for longer, lower `screening_epochs` "
-            f"({args.screening_epochs}), or set `screening='off'`."
+            f"{max_steps}: nothing is left for the screened rows. Train for longer{lower}, or set `screening='off'`."
         )
     return max(1, math.ceil(steps))
