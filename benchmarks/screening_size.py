@@ -54,7 +54,7 @@ def make_looks(num_tokens: int) -> tuple[list[Any], int]:
     rng = np.random.default_rng(0)
     num_rows = num_tokens // TOKENS_PER_ROW
     num_tokens = num_rows * TOKENS_PER_ROW
-    tokens = 1 + np.minimum(rng.zipf(1.2, num_tokens), NUM_WORDS) - 1
+    tokens = np.minimum(rng.zipf(1.2, num_tokens), NUM_WORDS)
     tokens = np.where(rng.random(num_tokens) < 0.25, 1 + NUM_WORDS + rng.integers(0, NUM_ENDINGS, num_tokens), tokens)
     is_marked = rng.random(num_rows) < KEYWORD_SHARE
     tokens.reshape(num_rows, -1)[is_marked, 50] = NUM_WORDS + NUM_ENDINGS + 1

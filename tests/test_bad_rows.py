@@ -178,6 +178,14 @@ def make_trainer(rows: Any, folder: Path, **options: Any) -> CrossViewDefenseTra
     return CrossViewDefenseTrainer(model, args, train_dataset=rows, processing_class=processor)
 
 
+def rows_with(kind: str, folder: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows of which one is of this kind, and what its error has to say."""
+    make, message = KINDS[kind]
+    rows = vision_rows(12)
+    rows[BAD] |= make(folder)
+    return rows, message
+
+
 def weights(trainer: CrossViewDefenseTrainer) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in trainer.model.parameters()]
 
@@ -185,9 +193,7 @@ def weights(trainer: CrossViewDefenseTrainer) -> list[torch.Tensor]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Truncated File Read", "ignore:Palette images")
 def test_a_row_trains_or_is_named(kind: str, tmp_path: Path) -> None:
-    make, message = KINDS[kind]
-    rows = vision_rows(12)
-    rows[BAD] |= make(tmp_path)
+    rows, message = rows_with(kind, tmp_path)
     if message is None:
         trainer = make_trainer(Rows(rows), tmp_path)
         trainer.train()
@@ -208,9 +214,7 @@ def test_a_row_trains_or_is_named(kind: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Truncated File Read", "ignore:Palette images")
 def test_a_row_trains_or_is_skipped(kind: str, tmp_path: Path) -> None:
     """The rows that are left train as they do without the others, and nothing else is left out."""
-    make, message = KINDS[kind]
-    rows = vision_rows(12)
-    rows[BAD] |= make(tmp_path)
+    rows, message = rows_with(kind, tmp_path)
     trainer = make_trainer(Rows(rows), tmp_path, on_bad_row="skip")
     assert list(trainer.skipped_rows.reasons) == ([] if message is None else [BAD])
     assert len(trainer.train_dataset) == 12 - len(trainer.skipped_rows.reasons)

@@ -86,7 +86,7 @@ def skip_bad_rows(
         collate (`Callable[[list], Any]`, *optional*):
             A collator that opens files by itself, called with every row.
         disable_tqdm (`bool`, *optional*):
-            Whether there is no progress bar.
+            Whether to hide the progress bar.
 
     Returns:
         `tuple`: the rows that are left, in their order, and a [`SkippedRows`].

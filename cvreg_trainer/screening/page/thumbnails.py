@@ -80,7 +80,7 @@ def mean_picture(dataset: Dataset | Sequence[Mapping[str, Any]], rows: Iterable[
             Positions in the data set; rows whose image cannot be read are left out.
 
     Returns:
-        `str`: a `data:` URI, or `None` if there is no image.
+        `str`: the picture as a `data:` URI; `None` if no image could be read.
     """
     images_of = picture_reader(dataset)
     total, count = np.zeros((MEAN_SIDE, MEAN_SIDE, 3)), 0
