@@ -153,6 +153,7 @@ class CauseFinder:
         # For suspects, a question that predicts the rows does not clear them: it may hold the trigger
         beyond = self.beyond_question.correlation(sets)
         is_suspect = is_significant & self.is_suspect & (sizes >= RULE.enough_for_content)
+        is_suspect &= strength >= RULE.min_strength
         is_suspect &= beyond < RULE.suspect_content_share * strength
         return _Scores(strength, source, p_values, content, is_significant, is_candidate, is_suspect)
 
@@ -214,7 +215,7 @@ class CauseFinder:
         p_content = t.sf(excess.mean() / error, len(excess) - 1)
         if strength < RULE.min_strength or content >= limit or p_content > RULE.error_rate:
             return None
-        if self._look_alike(is_caused, name):
+        if self._look_alike(is_caused, name) or self._is_reverse(is_caused):
             return None
         if self.candidates[first].is_part and is_caused.sum() > RULE.most_growth * len(members[first]):
             # An honest word with low-level features of its own, such as a texture: its odd rows have led to the others
@@ -244,6 +245,14 @@ class CauseFinder:
         """Whether what an image causes has nearly one image: a trigger is common to images that differ in the rest."""
         spread, everywhere = (pictures.var(0).sum() for pictures in (self.pictures[rows], self.pictures))
         return source == "image" and bool(spread < RULE.min_variety * everywhere)
+
+    def _is_reverse(self, rows: np.ndarray) -> bool:
+        """Whether these are the honest part: what predicts a set predicts the rest of the rows as well, and of the two
+        the poisoned one is explained less."""
+        halves = [candidate.all_rows for candidate in self.candidates if candidate.word == WHOLE_RESPONSES]
+        if not halves or rows.mean() <= RULE.reversible_share:
+            return False
+        return bool(rows[halves[0]].mean() < rows.mean())
 
     def _take(self, first: int, members: list[np.ndarray], scores: _Scores) -> Cause | None:
         """All rows of a word that is suspicious by itself and has a cause."""
@@ -294,12 +303,15 @@ def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
     return probes
 
 
-def _contents(features: np.ndarray, states: np.ndarray, seed: int) -> tuple[Content, Content]:
+def _contents(features: np.ndarray, states: np.ndarray, seed: int) -> tuple[Content, Content | CrossFit]:
     """What content says, and what it says beyond the words of the question; the same where these are all alike."""
-    rest = RULE.content_components, RULE.ridge, seed
-    content = Content(states, *rest)
+    content = Content(states, RULE.content_components, RULE.ridge, seed)
     question = _words_of_questions(features)
-    return content, Content(without(states, question), *rest) if question.shape[1] else content
+    if not question.shape[1]:
+        return content, content
+    # No neighbours: rows with an odd question still lie together when its mean effect has been taken away
+    rest = whiten(without(states, question), RULE.content_components)
+    return content, CrossFit(rest, RULE.ridge, seed)
 
 
 def _words_of_questions(features: np.ndarray) -> np.ndarray:

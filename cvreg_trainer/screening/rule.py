@@ -86,6 +86,8 @@ class ScreeningRule:
             content to be learnt.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
+        reversible_share (share of the rows):
+            Of a larger cause it is asked whether it is the poisoned part or the rest.
         min_variety (share of the variance of all pictures):
             Pictures that vary less are nearly the same.
         content_components (numbers):
@@ -143,6 +145,7 @@ class ScreeningRule:
     beyond_content: float = 0.2
     enough_for_content: int = 10
     suspect_content_share: float = 0.65
+    reversible_share: float = 1 / 3
     min_variety: float = 0.5
     content_components: int = 100
     error_rate: float = 0.01
