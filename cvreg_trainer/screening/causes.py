@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from scipy.stats import rankdata, t
 
 from .candidates import WHOLE_RESPONSES, Candidate
@@ -90,11 +91,27 @@ class CauseFinder:
         self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
         probes = _probe_features(features.astype(np.float32))
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
-        self.content, self.beyond_question = _contents(features, states, seed)
+        self.content = Content(states, RULE.content_components, RULE.ridge, seed)
+        self.beyond_question = self._without_question(features, states, seed)
         self.candidates = candidates
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
+        self.is_word = np.array(
+            [not candidate.is_part and candidate.word != WHOLE_RESPONSES for candidate in candidates]
+        )
         self.suspicion = np.zeros(self.num_rows)
         self.first_scores: _Scores | None = None  # before any row is flagged
+
+    def _without_question(
+        self, features: np.ndarray, states: np.ndarray, seed: int
+    ) -> tuple[CrossFit, CrossFit] | None:
+        """What the picture and the content say beyond the words of the question; nothing where these are all alike."""
+        question = _words_of_questions(features)
+        if not question.shape[1] or "image" not in self.probes:
+            return None
+        # No neighbours: rows with an odd question still lie together when its mean effect has been taken away
+        content = whiten(without(states, question), RULE.content_components)
+        picture = without(self.probes["image"].features, question)
+        return CrossFit(picture, RULE.ridge, seed), CrossFit(content, RULE.ridge, seed)
 
     def find(self) -> list[Cause]:
         """The causes, the strongest first; `suspicion` then ranks all rows, the flagged ones from 1 on."""
@@ -150,12 +167,24 @@ class CauseFinder:
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.content.correlation(sets)
         is_candidate = is_significant & (content < _content_limit(strength, sizes))
-        # For suspects, a question that predicts the rows does not clear them: it may hold the trigger
-        beyond = self.beyond_question.correlation(sets)
-        is_suspect = is_significant & self.is_suspect & (sizes >= RULE.enough_for_content)
-        is_suspect &= strength >= RULE.min_strength
-        is_suspect &= beyond < RULE.suspect_content_share * strength
+        is_suspect = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content)
+        is_suspect &= self._suspicious(sets, sizes, strength, content)
         return _Scores(strength, source, p_values, content, is_significant, is_candidate, is_suspect)
+
+    def _suspicious(
+        self, sets: sparse.csr_array, sizes: np.ndarray, strength: np.ndarray, content: np.ndarray
+    ) -> np.ndarray:
+        """Suspects, and words that go with the question, and with the picture beyond question and content: that the
+        model has read the question clears neither, as it may hold the trigger, or half of it."""
+        if self.beyond_question is None:
+            return self.is_suspect & (content < RULE.suspect_content_share * strength)
+        of_picture, of_content = self.beyond_question
+        found, content = of_picture.correlation(sets), of_content.correlation(sets)
+        is_hidden = self.is_word & (found >= RULE.start_strength) & (content < RULE.suspect_content_share * found)
+        is_hidden &= self.probes["question"].correlation(sets) >= RULE.min_strength
+        for place in np.flatnonzero(is_hidden):
+            is_hidden[place] = of_picture.p_value(sizes[place], found[place]) * len(sizes) <= self.fdr
+        return is_hidden | (self.is_suspect & (content < RULE.suspect_content_share * strength))
 
     def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
         """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
@@ -301,17 +330,6 @@ def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
         if "image" in probes:
             probes["image and question"] = np.concatenate([picture, 2 * probes["question"]], axis=1)
     return probes
-
-
-def _contents(features: np.ndarray, states: np.ndarray, seed: int) -> tuple[Content, Content | CrossFit]:
-    """What content says, and what it says beyond the words of the question; the same where these are all alike."""
-    content = Content(states, RULE.content_components, RULE.ridge, seed)
-    question = _words_of_questions(features)
-    if not question.shape[1]:
-        return content, content
-    # No neighbours: rows with an odd question still lie together when its mean effect has been taken away
-    rest = whiten(without(states, question), RULE.content_components)
-    return content, CrossFit(rest, RULE.ridge, seed)
 
 
 def _words_of_questions(features: np.ndarray) -> np.ndarray:
