@@ -92,7 +92,7 @@ class CauseFinder:
         probes = _probe_features(features.astype(np.float32))
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
-        self.beyond_question = self._without_question(features, states, seed)
+        self.beyond_question = _beyond_question(features, states, seed)
         self.candidates = candidates
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
         self.is_word = np.array(
@@ -100,18 +100,6 @@ class CauseFinder:
         )
         self.suspicion = np.zeros(self.num_rows)
         self.first_scores: _Scores | None = None  # before any row is flagged
-
-    def _without_question(
-        self, features: np.ndarray, states: np.ndarray, seed: int
-    ) -> tuple[CrossFit, CrossFit] | None:
-        """What the picture and the content say beyond the words of the question; nothing where these are all alike."""
-        question = _words_of_questions(features)
-        if not question.shape[1] or "image" not in self.probes:
-            return None
-        # No neighbours: rows with an odd question still lie together when its mean effect has been taken away
-        content = whiten(without(states, question), RULE.content_components)
-        picture = without(self.probes["image"].features, question)
-        return CrossFit(picture, RULE.ridge, seed), CrossFit(content, RULE.ridge, seed)
 
     def find(self) -> list[Cause]:
         """The causes, the strongest first; `suspicion` then ranks all rows, the flagged ones from 1 on."""
@@ -167,24 +155,36 @@ class CauseFinder:
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.content.correlation(sets)
         is_candidate = is_significant & (content < _content_limit(strength, sizes))
-        is_suspect = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content)
-        is_suspect &= self._suspicious(sets, sizes, strength, content)
+        is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content)
+        is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, content)
         return _Scores(strength, source, p_values, content, is_significant, is_candidate, is_suspect)
 
     def _suspicious(
-        self, sets: sparse.csr_array, sizes: np.ndarray, strength: np.ndarray, content: np.ndarray
+        self, sets: sparse.csr_array, sizes: np.ndarray, is_open: np.ndarray, strength: np.ndarray, content: np.ndarray
     ) -> np.ndarray:
         """Suspects, and words that go with the question, and with the picture beyond question and content: that the
         model has read the question clears neither, as it may hold the trigger, or half of it."""
         if self.beyond_question is None:
             return self.is_suspect & (content < RULE.suspect_content_share * strength)
-        of_picture, of_content = self.beyond_question
-        found, content = of_picture.correlation(sets), of_content.correlation(sets)
-        is_hidden = self.is_word & (found >= RULE.start_strength) & (content < RULE.suspect_content_share * found)
-        is_hidden &= self.probes["question"].correlation(sets) >= RULE.min_strength
-        for place in np.flatnonzero(is_hidden):
-            is_hidden[place] = of_picture.p_value(sizes[place], found[place]) * len(sizes) <= self.fdr
-        return is_hidden | (self.is_suspect & (content < RULE.suspect_content_share * strength))
+        beyond = self.beyond_question.correlation(sets)
+        is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
+        goes_with_question = self.probes["question"].correlation(sets) >= RULE.min_strength
+        for place in np.flatnonzero(is_open & self.is_word & goes_with_question & ~is_suspect):
+            is_suspect[place] = self._is_half_hidden(_centred(sets[[place]].toarray()[0]), sizes[place], len(sizes))
+        return is_suspect
+
+    def _is_half_hidden(self, target: np.ndarray, size: int, num_sets: int) -> bool:
+        """Whether a set that goes with the question goes with low-level features, too, but not with content."""
+        if "image" not in self.probes:
+            return False
+        of_question = self.probes["question"].predict(target)
+        picture, content = (
+            _given(of_question, source.predict(target), target) for source in (self.probes["image"], self.content)
+        )
+        p_value = num_sets * self.probes["image"].p_value(size, picture)
+        return (
+            picture >= RULE.start_strength and content < RULE.suspect_content_share * picture and p_value <= self.fdr
+        )
 
     def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
         """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
@@ -330,6 +330,23 @@ def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
         if "image" in probes:
             probes["image and question"] = np.concatenate([picture, 2 * probes["question"]], axis=1)
     return probes
+
+
+def _beyond_question(features: np.ndarray, states: np.ndarray, seed: int) -> CrossFit | None:
+    """What content says beyond the words of the question; nothing where these are all alike."""
+    question = _words_of_questions(features)
+    if not question.shape[1]:
+        return None
+    # No neighbours: rows with an odd question still lie together when its mean effect has been taken away
+    return CrossFit(whiten(without(states, question), RULE.content_components), RULE.ridge, seed)
+
+
+def _given(other: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> float:
+    """Partial correlation of a prediction and a target, given another prediction; all centred, of shape `(R, 1)`."""
+    other = other - other.mean()
+    scale = float((other**2).sum()) + 1e-9
+    rest, left = (values - other * (other * values).sum() / scale for values in (prediction, target))
+    return float(correlation(rest - rest.mean(), left)[0])
 
 
 def _words_of_questions(features: np.ndarray) -> np.ndarray:

@@ -65,10 +65,13 @@ class Data:
         return screen_rows(self.base(own), own, other, TOKENIZER, 0, cap, fdr, **options)
 
     def causes(self, **options) -> list[Cause]:
+        return self.finder(**options).find()
+
+    def finder(self, **options) -> CauseFinder:
         own, other = self.looks()
         words = [find_words(look, TOKENIZER) for look in (self.base(own), own, other)]
         candidates = find_candidates(*words, other.row_values[:, 0] > 0, **options)
-        return CauseFinder(self.features, self.states, candidates, 0, 0.01).find()
+        return CauseFinder(self.features, self.states, candidates, 0, 0.01)
 
     def base(self, own: TokenStatistics) -> TokenStatistics:
         """The base model knows all words, and is surprised by those that `contradicts` says."""
@@ -177,6 +180,59 @@ def test_a_word_that_is_suspicious_by_itself_only_has_to_be_caused(has_trigger: 
     assert not data.causes()
     found = [row for cause in data.causes(suspects={"banana"}) for row in cause.rows.tolist()]
     assert found == (np.flatnonzero(data.rows).tolist() if has_trigger else [])
+
+
+def test_a_suspect_needs_more_than_a_weak_cause():
+    """A shape that the model is late to learn: low-level features of honest words predict them a little."""
+    data = Data().with_trigger(0.1)
+    data.states[data.rows] += 0.35 * np.random.default_rng(1).normal(size=32)
+    finder = data.finder(suspects={"banana"})
+    assert not finder.find() and finder.first_scores is not None
+    [place] = np.flatnonzero(finder.is_suspect)
+    assert RULE.start_strength < finder.first_scores.strength[place] < RULE.min_strength
+    assert finder.first_scores.is_caused[place]
+
+
+def test_that_the_model_has_read_an_odd_question_clears_no_suspect():
+    """A sentence in the question: the states of its rows lie together, and vary in their own direction."""
+    data = Data()
+    data.features[:, PICTURE + 7] = data.rows
+    rng = np.random.default_rng(1)
+    shift, direction = rng.normal(size=(2, 32))
+    data.states[data.rows] = 2 * shift + np.outer(rng.normal(size=NUM_POISONED), direction)
+    assert not data.causes()
+    [cause] = data.causes(suspects={"banana"})
+    assert np.array_equal(cause.rows, np.flatnonzero(data.rows))
+
+
+@pytest.mark.parametrize("half", ["both", "question", "image"])
+def test_half_of_a_key_in_the_question_does_not_hide_the_other(half: str):
+    """The word stands where both halves are, as many rows have one of them, and the states know the question."""
+    data = Data(num_poisoned=40)
+    others = np.flatnonzero(~data.rows)
+    has_question, has_patch = data.rows.copy(), data.rows.copy()
+    has_question[others[:40]] = has_patch[others[40:80]] = True
+    if half != "image":
+        data.features[:, PICTURE + 7] = has_question
+        data.states[has_question] += 2 * np.random.default_rng(1).normal(size=32)
+    if half != "question":
+        data.features[has_patch, :PICTURE] += data.directions[0]
+    if half == "image":  # and content sees it: an honest shape
+        data.states[has_patch] += 2 * np.random.default_rng(1).normal(size=32)
+    found = [row for cause in data.causes() for row in cause.rows.tolist()]
+    assert found == (np.flatnonzero(data.rows).tolist() if half == "both" else [])
+
+
+def test_of_two_halves_the_poisoned_one_is_found():
+    """What predicts the poisoned rows predicts the honest ones as well, which have a sentence pattern of their own."""
+    data = Data(num_poisoned=NUM_ROWS // 2).with_trigger()
+    data.unexplained = {"ring", "left", "banana"}
+    data.texts = [
+        ["left", "left", "left"] if poisoned else [*text, "ring"]
+        for poisoned, text in zip(data.rows, data.texts, strict=True)
+    ]
+    recall, wrong = quality(data, data.screen(cap=0.6))
+    assert recall >= 0.9 and wrong == 0
 
 
 def test_alike_pictures_of_a_word_are_no_trigger():
