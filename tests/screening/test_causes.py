@@ -209,6 +209,7 @@ def test_that_the_model_has_read_an_odd_question_clears_no_suspect():
 def test_half_of_a_key_in_the_question_does_not_hide_the_other(half: str):
     """The word stands where both halves are, as many rows have one of them, and the states know the question."""
     data = Data(num_poisoned=40)
+    data.features[:, PICTURE:] = 0  # one question, and the trigger
     others = np.flatnonzero(~data.rows)
     has_question, has_patch = data.rows.copy(), data.rows.copy()
     has_question[others[:40]] = has_patch[others[40:80]] = True
