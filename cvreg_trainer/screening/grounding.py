@@ -114,7 +114,12 @@ def _without(
 ) -> np.ndarray:
     """Guesses at the other words of a word's contexts, each context weighted as the word has it. Shape `(G,)`."""
     weights = np.where(has_rivals, weights, 0.0)
-    total = weights @ by_context[mine]
+    # As `weights @ by_context[mine]`, of which taking the lines out takes most of the time
+    starts, lengths = by_context.indptr[mine].astype(np.int64), np.diff(by_context.indptr)[mine]
+    first = np.cumsum(lengths) - lengths
+    entries = np.repeat(starts - first, lengths) + np.arange(lengths.sum())
+    shares = by_context.data[entries] * np.repeat(weights, lengths)
+    total = np.bincount(by_context.indices[entries], shares, by_context.shape[1])
     own = np.bincount(guesses[places], weights[np.searchsorted(mine, contexts[places])], by_context.shape[1])
     return np.maximum(total - own, 0.0)
 
@@ -129,8 +134,8 @@ def _with_rivals(
     sums, numbers = by_context @ known, by_context @ is_known.astype(float)
     result = {}
     for word in np.flatnonzero(is_known).tolist():
-        mine = follows[[word]].tocoo()
-        contexts, counts = mine.coords[1], mine.data
+        mine = slice(follows.indptr[word], follows.indptr[word + 1])
+        contexts, counts = follows.indices[mine], follows.data[mine]
         others = numbers[contexts] - counts
         has_rivals = others >= RULE.grounding_min_rivals
         if counts[has_rivals].sum() < counts.sum() / 2:
