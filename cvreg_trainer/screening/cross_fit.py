@@ -223,8 +223,8 @@ def adjusted_p_values(p_values: np.ndarray) -> np.ndarray:
 
 
 def _round_size(size: int, num_rows: int) -> int:
-    """Sizes in steps of a quarter, up to the largest, so that few nulls have to be measured."""
-    rounded = 3.0
-    while rounded * 1.118 < size:
-        rounded *= 1.25
+    """Sizes in steps of a quarter, or of a half, up to the largest, so that few nulls have to be measured."""
+    rounded, step = 3.0, 1.25 if num_rows <= MANY_ROWS else 1.5
+    while rounded * round(step**0.5, 3) < size:
+        rounded *= step
     return int(min(round(rounded), LARGEST_SET, max(1, num_rows // 2)))

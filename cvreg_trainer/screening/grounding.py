@@ -82,20 +82,19 @@ def _grounding(occurrences: WordOccurrences) -> dict[str, tuple[float, float]]:
     information = np.full(num_words, np.nan)
     for word, places in Groups.of(words, rows, num_words).in_rows(RULE.grounding_min_rows):
         # The other words' guesses in the same contexts
-        seen = np.bincount(guesses[places], minlength=len(everywhere))
         mine, counts = np.unique(contexts[places], return_counts=True)
         others = num_followers[mine] - counts
         has_rivals = others >= RULE.grounding_min_rivals
         if counts[has_rivals].sum() < len(places) / 2:
             continue
         expected = _without(by_context, mine, has_rivals, counts / np.maximum(others, 1), places, contexts, guesses)
-        expected = (1 - RULE.grounding_smoothing) * expected / expected.sum() + RULE.grounding_smoothing * everywhere
-        # Each place is estimated from the others
         there = guesses[places]
-        estimate = (seen[there] - 1 + RULE.grounding_prior * expected[there]) / (
-            len(places) - 1 + RULE.grounding_prior
-        )
-        information[word] = np.log(estimate / expected[there]).mean()
+        _, kinds, seen = np.unique(there, return_inverse=True, return_counts=True)
+        share = (1 - RULE.grounding_smoothing) * expected[there] / expected.sum()
+        share += RULE.grounding_smoothing * everywhere[there]
+        # Each place is estimated from the others
+        estimate = (seen[kinds] - 1 + RULE.grounding_prior * share) / (len(places) - 1 + RULE.grounding_prior)
+        information[word] = np.log(estimate / share).mean()
     return _with_rivals(occurrences.vocabulary, information, follows)
 
 
