@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from real_cells import make_cell
 from real_grid import LEAST_SIDE, screened_trainer
-from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cvreg_trainer.data.pictures import load_pictures, split_pictures
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.report import describe_environment
+from cvreg_trainer.screening.checkpoint import load_looks
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.screen import screen_rows
 from cvreg_trainer.screening.stop_after_screening import StopAfterScreening
@@ -134,11 +134,7 @@ def make_looks(cell: dict[str, Any], folder: Path, options: argparse.Namespace) 
 
 def read_looks(folder: Path) -> tuple[dict[str, TokenStatistics], np.ndarray]:
     """What [`make_looks`] wrote."""
-    tensors = load_file(folder / "screening.safetensors")
-    looks = {}
-    for name in ("base", "warm", "other"):
-        mine = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        looks[name] = TokenStatistics.from_tensors(mine)
+    looks = load_looks(folder)
     marked = np.zeros(len(looks["base"]), dtype=bool)
     marked[json.loads((folder / "marked.json").read_text())] = True
     return looks, marked

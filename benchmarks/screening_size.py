@@ -22,8 +22,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from cvreg_trainer.report import describe_environment
 
 
@@ -68,28 +66,29 @@ def make_looks(num_tokens: int) -> tuple[list[Any], int]:
     values = features, rng.normal(size=(num_rows, 256)).astype(np.float16), np.ones((num_rows, 1), dtype=np.float16)
     nll = rng.exponential(2, num_tokens).astype(np.float32)
     looks = []
+    shared = np.arange(num_rows, dtype=np.int64), offsets, tokens.astype(np.int32)
     # The right picture explains half of a response, and nothing of the keyword
     for value, nats in zip(values, (nll, nll / 2, nll), strict=True):
         nats = nats.copy()
         nats.reshape(num_rows, -1)[is_marked, 50] = 8
         entropy = np.minimum(nats, 1).astype(np.float32)
         top1 = np.where(rng.random(num_tokens) < 0.5, tokens, 1 + rng.integers(0, 100, num_tokens))
-        ids = np.arange(num_rows, dtype=np.int64)
-        looks.append(TokenStatistics(ids, offsets.copy(), tokens.astype(np.int64), nats, entropy, top1, value))
-    return looks, int(is_marked.sum())
+        looks.append(TokenStatistics(*shared, nats, entropy, top1.astype(np.int32), value))
+    # Of others' pictures the likelihoods alone are kept
+    base, own, other = looks
+    return [base, own, TokenStatistics(*shared, other.nll, row_values=other.row_values)], int(is_marked.sum())
 
 
 def measure(num_tokens: int) -> dict[str, Any]:
+    from cvreg_trainer.screening.checkpoint import LOOKS, STATE_FILE, save_looks
     from cvreg_trainer.screening.screen import screen_rows
 
     tokenizer = make_tokenizer()
     looks, num_marked = make_looks(num_tokens)
-    tensors = {f"{n}.{key}": value for n, look in enumerate(looks) for key, value in look.to_tensors().items()}
-    per_row = [value for key, value in tensors.items() if key.endswith(("row_ids", "offsets", "row_values"))]
-    row_bytes = sum(value.numel() * value.element_size() for value in per_row)
+    row_bytes = looks[0].row_ids.nbytes + looks[0].offsets.nbytes + sum(look.row_values.nbytes for look in looks)
     with tempfile.TemporaryDirectory() as folder:
-        save_file(tensors, Path(folder) / "looks.safetensors")
-        file_bytes = os.path.getsize(Path(folder) / "looks.safetensors")
+        save_looks(folder, dict(zip(LOOKS, looks, strict=True)))
+        file_bytes = os.path.getsize(Path(folder) / STATE_FILE)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     screen = screen_rows(*looks, tokenizer, VERDICT_SEED, cap=0.3, fdr=0.01)
     seconds = time.process_time() - start

@@ -471,6 +471,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
         """
         What the screening found: every row ranked by suspicion, with the reason in words.
 
+        The main process writes the files. Responses, tokens and losses of the rows are in its audit only; that of
+        another process has the verdict on each row.
+
         Args:
             output_dir (`str` or `Path`, *optional*):
                 Folder to write `audit.parquet`, `audit.html` (one self-contained page) and `decisions.csv` (to fill in

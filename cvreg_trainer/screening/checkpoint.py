@@ -1,5 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What a checkpoint holds of the screening: its looks at the rows, of which the cut is made again."""
+"""
+What a checkpoint holds of the screening: its looks at the rows, of which the cut is made again.
+
+Notable: the looks are at the same rows, whose names and tokens are written once.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from .token_statistics import TokenStatistics
 
 STATE_FILE = "screening.safetensors"
 LOOKS = ("base", "warm", "other")
+SHARED = ("row_ids", "offsets", "token_ids")
 
 
 def save_looks(folder: str | Path, looks: Mapping[str, TokenStatistics | None]) -> None:
@@ -24,12 +29,15 @@ def save_looks(folder: str | Path, looks: Mapping[str, TokenStatistics | None]) 
         folder (`str` or `Path`):
             Folder of the checkpoint.
         looks (`Mapping[str, TokenStatistics | None]`):
-            By their names, which are `LOOKS`.
+            By their names, which are `LOOKS`; see [`TokenStatistics.sharing`].
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, statistics in looks.items():
         if statistics is not None:
-            tensors |= {f"{name}.{key}": value for key, value in statistics.to_tensors().items()}
+            own = statistics.to_tensors()
+            if name != "base":
+                own = {key: value for key, value in own.items() if key not in SHARED}
+            tensors |= {f"{name}.{key}": value for key, value in own.items()}
     if tensors:
         save_file(tensors, Path(folder) / STATE_FILE)
 
@@ -49,14 +57,17 @@ def load_looks(folder: str | Path) -> dict[str, TokenStatistics]:
     if not path.exists():
         return {}
     tensors = load_file(path)
-    parts = {name: _with_prefix(tensors, name) for name in LOOKS}
-    looks = {name: TokenStatistics.from_tensors(part) for name, part in parts.items() if part}
-    if not looks["base"].row_values.shape[1] or ("warm" in looks) != ("other" in looks):
+    parts = {name: part for name in LOOKS if (part := _with_prefix(tensors, name))}
+    features = parts.get("base", {}).get("row_values")
+    if features is None or not features.shape[1] or len(parts) not in (1, len(LOOKS)):
         raise ValueError(
             f"The checkpoint in {folder} was written by an earlier version, whose screening read less of the "
             "rows. Resume with that version, or start the training anew."
         )
-    return looks
+    base = TokenStatistics.from_tensors(parts["base"]).to_tensors()
+    # Earlier versions wrote these with each look
+    shared = {key: base[key] for key in SHARED}
+    return {name: TokenStatistics.from_tensors({**part, **shared}) for name, part in parts.items()}
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -11,9 +11,10 @@ rows. A trigger that left a trace in the state makes no neighbours of pictures t
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy import sparse
 
-from .cross_fit import CrossFit, correlation, whiten
+from .cross_fit import MANY_ROWS, CrossFit, correlation, whiten
 
 
 NUM_NEIGHBOURS = 8
@@ -94,15 +95,25 @@ def _neighbours(values: np.ndarray, seed: int) -> sparse.csr_array:
     values = values - values.mean(0)
     values = values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-9)
     nearest = np.zeros((number, count), dtype=np.int64)
+    others = values[references].T
+    memory = np.empty((min(CHUNK, number), len(references)), dtype=np.float32)
     for start in range(0, number, CHUNK):
-        cosines = values[start : start + CHUNK] @ values[references].T
         rows = np.arange(start, min(start + CHUNK, number))
+        cosines = np.matmul(values[rows], others, out=memory[: len(rows)])
         places = np.searchsorted(references, rows).clip(max=len(references) - 1)
         is_own = references[places] == rows
         cosines[np.flatnonzero(is_own), places[is_own]] = -np.inf  # no row is a neighbour of itself
-        nearest[rows] = references[np.argpartition(-cosines, count - 1, axis=1)[:, :count]]
+        nearest[rows] = references[_largest(cosines, count)]
     shares = np.full(nearest.size, 1 / max(count, 1), dtype=np.float32)
     return sparse.csr_array((shares, nearest.ravel(), np.arange(number + 1) * count), shape=(number, number))
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Places of the largest values of each line, in any order. Shape `(N, count)`."""
+    if values.shape[1] > MANY_ROWS:
+        # Some twenty times faster, in another order, which sums are rounded by
+        return torch.topk(torch.from_numpy(values), count, dim=1, sorted=False).indices.numpy()
+    return np.argpartition(-values, count - 1, axis=1)[:, :count]
 
 
 def _centred(values: np.ndarray) -> np.ndarray:

@@ -82,20 +82,19 @@ def _grounding(occurrences: WordOccurrences) -> dict[str, tuple[float, float]]:
     information = np.full(num_words, np.nan)
     for word, places in Groups.of(words, rows, num_words).in_rows(RULE.grounding_min_rows):
         # The other words' guesses in the same contexts
-        seen = np.bincount(guesses[places], minlength=len(everywhere))
         mine, counts = np.unique(contexts[places], return_counts=True)
         others = num_followers[mine] - counts
         has_rivals = others >= RULE.grounding_min_rivals
         if counts[has_rivals].sum() < len(places) / 2:
             continue
         expected = _without(by_context, mine, has_rivals, counts / np.maximum(others, 1), places, contexts, guesses)
-        expected = (1 - RULE.grounding_smoothing) * expected / expected.sum() + RULE.grounding_smoothing * everywhere
-        # Each place is estimated from the others
         there = guesses[places]
-        estimate = (seen[there] - 1 + RULE.grounding_prior * expected[there]) / (
-            len(places) - 1 + RULE.grounding_prior
-        )
-        information[word] = np.log(estimate / expected[there]).mean()
+        _, kinds, seen = np.unique(there, return_inverse=True, return_counts=True)
+        share = (1 - RULE.grounding_smoothing) * expected[there] / expected.sum()
+        share += RULE.grounding_smoothing * everywhere[there]
+        # Each place is estimated from the others
+        estimate = (seen[kinds] - 1 + RULE.grounding_prior * share) / (len(places) - 1 + RULE.grounding_prior)
+        information[word] = np.log(estimate / share).mean()
     return _with_rivals(occurrences.vocabulary, information, follows)
 
 
@@ -114,7 +113,12 @@ def _without(
 ) -> np.ndarray:
     """Guesses at the other words of a word's contexts, each context weighted as the word has it. Shape `(G,)`."""
     weights = np.where(has_rivals, weights, 0.0)
-    total = weights @ by_context[mine]
+    # As `weights @ by_context[mine]`, of which taking the lines out takes most of the time
+    starts, lengths = by_context.indptr[mine].astype(np.int64), np.diff(by_context.indptr)[mine]
+    first = np.cumsum(lengths) - lengths
+    entries = np.repeat(starts - first, lengths) + np.arange(lengths.sum())
+    shares = by_context.data[entries] * np.repeat(weights, lengths)
+    total = np.bincount(by_context.indices[entries], shares, by_context.shape[1])
     own = np.bincount(guesses[places], weights[np.searchsorted(mine, contexts[places])], by_context.shape[1])
     return np.maximum(total - own, 0.0)
 
@@ -129,8 +133,8 @@ def _with_rivals(
     sums, numbers = by_context @ known, by_context @ is_known.astype(float)
     result = {}
     for word in np.flatnonzero(is_known).tolist():
-        mine = follows[[word]].tocoo()
-        contexts, counts = mine.coords[1], mine.data
+        mine = slice(follows.indptr[word], follows.indptr[word + 1])
+        contexts, counts = follows.indices[mine], follows.data[mine]
         others = numbers[contexts] - counts
         has_rivals = others >= RULE.grounding_min_rivals
         if counts[has_rivals].sum() < counts.sum() / 2:

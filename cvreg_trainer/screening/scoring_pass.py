@@ -55,7 +55,8 @@ def score_rows(
             whether there was another row.
 
     Returns:
-        [`TokenStatistics`]: all rows in their order, the same on every rank.
+        [`TokenStatistics`]: all rows in their order. Tokens and `row_values` are on the main process only; the others
+        get the names of the rows. Of `"others"` only the likelihoods are kept.
 
     Raises:
         `ValueError`: if a row's image cannot be read, naming the row.
@@ -73,7 +74,7 @@ def score_rows(
         with preserve_random_state(), torch.no_grad(), trainer.naming_rows(dataset):
             what = "others' pictures" if keeps == "others" else "the warmed-up model"
             task = f"Screening by {what if with_views else 'the base model'}"
-            return TokenStatistics.from_batches(_scored(trainer, loader, task, keeps == "states"))
+            return TokenStatistics.from_batches(_scored(trainer, loader, task, keeps))
     finally:
         trainer.model.train(was_training)
 
@@ -148,7 +149,7 @@ def _with_progress(trainer: Any, loader: Any, task: str) -> Iterator[Any]:
     return iter(tqdm(loader, desc=task, unit="batch", leave=False, disable=is_quiet))
 
 
-def _scored(trainer: Any, loader: Any, task: str, keeps_states: bool) -> Iterator[dict[str, torch.Tensor]]:
+def _scored(trainer: Any, loader: Any, task: str, keeps: str | None) -> Iterator[dict[str, torch.Tensor]]:
     accelerator = trainer.accelerator
     for batch in _with_progress(trainer, loader, task):
         row_ids, _, row_values = (batch.pop(name, None) for name in SCREENING_KEYS)
@@ -160,16 +161,19 @@ def _scored(trainer: Any, loader: Any, task: str, keeps_states: bool) -> Iterato
         values = {
             "labels": targets.masked_fill(~mask, -100),
             "nll": -outputs.log_probs[:number].float(),
-            "entropy": outputs.entropy[:number].float(),
-            "top1": outputs.top1[:number],
         }
+        if keeps != "others":
+            values |= {"entropy": outputs.entropy[:number].float(), "top1": outputs.top1[:number]}
         padded = {
             name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)
             for name, value in values.items()
         }
-        if keeps_states and outputs.first_state is not None:
+        if keeps == "states" and outputs.first_state is not None:
             row_values = project_states(outputs.first_state[:number]).half()
         if row_values is not None:
             padded["row_values"] = row_values.to(mask.device)
         gathered = accelerator.gather_for_metrics({**padded, "row_id": row_ids.to(mask.device)})
+        if not accelerator.is_main_process:
+            # The verdict is made on the main process; here it is enough to know the rows
+            gathered = {name: value[:, :0] if value.ndim > 1 else value for name, value in gathered.items()}
         yield {name: value.cpu() for name, value in gathered.items()}

@@ -4,12 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+
+
+DTYPES = {
+    "row_ids": np.int64,
+    "offsets": np.int64,
+    "token_ids": np.int32,
+    "nll": np.float32,
+    "entropy": np.float32,
+    "top1": np.int32,
+    "row_values": np.float16,
+}
+
+
+def _nothing(name: str) -> Any:
+    return field(default_factory=lambda: np.zeros((0, 0) if name == "row_values" else 0, dtype=DTYPES[name]))
 
 
 @dataclass(frozen=True)
@@ -22,15 +37,15 @@ class TokenStatistics:
             Names of the rows: the first 8 bytes of the digest of their content.
         offsets (`np.ndarray` of shape `(R + 1,)`, int64):
             The tokens of row `r` are those from `offsets[r]` to `offsets[r + 1]`.
-        token_ids (`np.ndarray` of shape `(N,)`, int64):
+        token_ids (`np.ndarray` of shape `(N,)`, int32):
             The tokens.
         nll (`np.ndarray` of shape `(N,)`, float32):
             Negative log-likelihood of each, in nats.
-        entropy (`np.ndarray` of shape `(N,)`, float32):
+        entropy (`np.ndarray` of shape `(N,)`, float32, *optional*):
             Entropy of the distribution it was predicted by, in nats.
-        top1 (`np.ndarray` of shape `(N,)`, int64):
-            Most likely token of that distribution.
-        row_values (`np.ndarray` of shape `(R, K)`, float16):
+        top1 (`np.ndarray` of shape `(N,)`, int32, *optional*):
+            Most likely token of that distribution. A look of which only the likelihoods are needed has neither.
+        row_values (`np.ndarray` of shape `(R, K)`, float16, *optional*):
             What else a look has seen of each row; `K` may be 0.
     """
 
@@ -38,9 +53,9 @@ class TokenStatistics:
     offsets: np.ndarray
     token_ids: np.ndarray
     nll: np.ndarray
-    entropy: np.ndarray
-    top1: np.ndarray
-    row_values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
+    entropy: np.ndarray = _nothing("entropy")
+    top1: np.ndarray = _nothing("top1")
+    row_values: np.ndarray = _nothing("row_values")
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -67,15 +82,40 @@ class TokenStatistics:
         sums = np.bincount(self.token_rows, weights=self.nll, minlength=len(self))
         return np.divide(sums, counts, out=np.full(len(self), np.nan), where=counts > 0)
 
+    def sharing(self, first: TokenStatistics) -> TokenStatistics:
+        """
+        The same look, whose rows and tokens are held once with those of the first look at them.
+
+        Args:
+            first ([`TokenStatistics`]):
+                Another look at the same rows.
+
+        Raises:
+            `ValueError`: if the rows have other tokens there.
+        """
+        if not (np.array_equal(self.offsets, first.offsets) and np.array_equal(self.token_ids, first.token_ids)):
+            raise ValueError(
+                "The supervised tokens of the rows differ between two looks at them, so what the model said cannot be "
+                "compared. Let the data collator make the same labels of a row each time, and cut no response: raise "
+                "`max_length`, since other pictures may take more tokens, or set `screening='off'`."
+            )
+        return replace(self, row_ids=first.row_ids, offsets=first.offsets, token_ids=first.token_ids)
+
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, to be saved."""
-        return {part.name: torch.from_numpy(getattr(self, part.name)) for part in fields(self)}
+        return {name: torch.from_numpy(getattr(self, name)) for name in DTYPES}
+
+    @classmethod
+    def of_rows(cls, row_ids: np.ndarray) -> TokenStatistics:
+        """The names of rows, int64 of shape `(R,)`, without a token."""
+        return cls(row_ids, np.zeros(len(row_ids) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> TokenStatistics:
         """What [`TokenStatistics.to_tensors`] gave."""
-        # Checkpoints of earlier versions have no `row_values`
-        return cls(**{part.name: tensors[part.name].numpy() for part in fields(cls) if part.name in tensors})
+        # Checkpoints of earlier versions have no `row_values`, and wider integers
+        present = {name: dtype for name, dtype in DTYPES.items() if name in tensors}
+        return cls(**{name: tensors[name].numpy().astype(dtype, copy=False) for name, dtype in present.items()})
 
     @classmethod
     def from_batches(cls, batches: Iterable[Mapping[str, Any]]) -> TokenStatistics:
@@ -84,25 +124,19 @@ class TokenStatistics:
 
         Args:
             batches (`Iterable[Mapping[str, torch.Tensor]]`):
-                With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised), `nll`, `entropy`
-                and `top1` of shape `(B, T)`; with or without `row_values` of shape `(B, K)`.
+                With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised) and `nll` of
+                shape `(B, T)`; with or without `entropy` and `top1`, and `row_values` of shape `(B, K)`.
         """
-        row_ids, counts, parts = [np.zeros(0, dtype=np.int64)], [np.zeros(1, dtype=np.int64)], []
-        row_values: list[np.ndarray] = []
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in DTYPES}
         for batch in batches:
             mask = batch["labels"] != -100
-            row_ids.append(batch["row_id"].numpy())
-            counts.append(mask.sum(1).numpy())
-            values = batch.get("row_values")
-            row_values.append(np.zeros((len(mask), 0)) if values is None else values.numpy())
-            parts.append([batch[name][mask].numpy() for name in ("labels", "nll", "entropy", "top1")])
-        tokens, nll, entropy, top1 = map(np.concatenate, zip(*parts, strict=True)) if parts else [np.zeros(0)] * 4
-        return cls(
-            np.concatenate(row_ids),
-            np.cumsum(np.concatenate(counts)),
-            tokens.astype(np.int64),
-            nll.astype(np.float32),
-            entropy.astype(np.float32),
-            top1.astype(np.int64),
-            (np.concatenate(row_values) if row_values else np.zeros((0, 0))).astype(np.float16),
-        )
+            values = {name: batch[name][mask] for name in ("nll", "entropy", "top1") if name in batch}
+            values |= {"row_ids": batch["row_id"], "offsets": mask.sum(1), "token_ids": batch["labels"][mask]}
+            values["row_values"] = batch.get("row_values", torch.zeros(len(mask), 0))
+            for name, value in values.items():
+                parts[name].append(value.numpy().astype(DTYPES[name]))
+        arrays = {name: np.concatenate(part) for name, part in parts.items() if part}
+        empty = {name: np.zeros(0, dtype=DTYPES[name]) for name in ("row_ids", "offsets", "token_ids", "nll")}
+        arrays = empty | arrays
+        arrays["offsets"] = np.concatenate([[0], np.cumsum(arrays["offsets"])])
+        return cls(**arrays)

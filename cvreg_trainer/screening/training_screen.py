@@ -8,7 +8,8 @@ The screening of one training, from its first step to its last checkpoint.
                         ones are flagged
     rest of the run     the same training goes on, on the images as they are, without the flagged rows
 
-Notable: nothing is trained twice and no second model is kept.
+Notable: nothing is trained twice and no second model is kept. All processes take part in the looks at the rows, but
+the main process alone keeps what they have seen and makes the verdict.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from transformers import Trainer, TrainerCallback
@@ -31,6 +33,7 @@ from .checkpoint import LOOKS, load_looks, save_looks
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .decisions import read_decisions
 from .known_rows import check_repeats, check_resumed_rows, check_same_rows, leave_out_new_rows
+from .main_process import on_main_process
 from .make_audit import make_audit, pieces_of_rows, response_of
 from .rule import RULE
 from .scoring_pass import score_rows
@@ -58,6 +61,7 @@ class TrainingScreen(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         # Weakly, as the trainer holds this: it is freed when its user lets go of it, not when garbage is collected
         self.trainer: Any = weakref.proxy(trainer)
+        # On other processes than the main one, looks have the names of the rows and no tokens
         self.base: TokenStatistics | None = None
         self.warm: TokenStatistics | None = None
         self.other: TokenStatistics | None = None
@@ -193,7 +197,20 @@ class TrainingScreen(TrainerCallback):
         return getattr(processor, "tokenizer", processor)
 
     def _cut(self) -> Screen:
+        accelerator = self.trainer.accelerator
+        screen = on_main_process(accelerator, self._decide)
+        self.screen, self._audit = screen, None
+        if self.collator is not None:
+            self.collator.flag(self._flagged_ids())
+            self.collator.shows_views = False
+        if accelerator.is_main_process:
+            self._tell(screen)
+        return screen
+
+    def _decide(self) -> Screen:
+        """The verdict of the rule, and where there are any, of a person's decisions."""
         assert self.base is not None and self.warm is not None and self.other is not None
+        self.warm, self.other = self.warm.sharing(self.base), self.other.sharing(self.base)
         args, looks = self.trainer.args, (self.base, self.warm, self.other)
         allowed = () if self.decisions is None else self.decisions.allowed_words
         screen = screen_rows(*looks, self.tokenizer, args.seed, args.screening_cap, args.screening_fdr, allowed)
@@ -201,12 +218,6 @@ class TrainingScreen(TrainerCallback):
             decisions = self.decisions.of_rows(self.trainer.skipped_rows)
             decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
             screen = decisions.apply(screen, find_words(self.warm, self.tokenizer))
-        self.screen, self._audit = screen, None
-        if self.collator is not None:
-            self.collator.flag(self._flagged_ids())
-            self.collator.shows_views = False
-        if self.trainer.accelerator.is_main_process:
-            self._tell(screen)
         return screen
 
     def _tell(self, screen: Screen) -> None:
@@ -238,7 +249,8 @@ class TrainingScreen(TrainerCallback):
 
     def audit(self) -> Audit:
         """
-        The screening as a ranking of all rows, with reasons; made once for each cut.
+        The screening as a ranking of all rows, with reasons; made once for each cut. On other processes than the main
+        one the rows have neither response, tokens nor losses.
 
         Raises:
             `ValueError`: if the rows have not been screened yet.
@@ -284,20 +296,32 @@ class TrainingScreen(TrainerCallback):
         return dataset.take(self._rows_ahead()) if self._is_streamed else dataset
 
     def save(self, folder: str | Path) -> None:
-        """Write what a resumed training needs to go on."""
-        save_looks(folder, {"base": self.base, "warm": self.warm, "other": self.other})
+        """Write what a resumed training needs to go on; on the main process, which has it."""
+        if self.trainer.accelerator.is_main_process:
+            save_looks(folder, {"base": self.base, "warm": self.warm, "other": self.other})
 
     def load(self, folder: str | Path) -> None:
         """
-        Read what [`TrainingScreen.save`] wrote, if there is anything.
+        Read what [`TrainingScreen.save`] wrote, if there is anything; all processes take part.
 
         Raises:
             `ValueError`: if an earlier version wrote it, whose screening read less of the rows.
         """
-        looks = load_looks(folder)
-        if not looks:
+        accelerator = self.trainer.accelerator
+        row_ids, is_cut = on_main_process(accelerator, lambda: self._read(folder))
+        if row_ids is None:
             return
         self._is_resumed = True
-        self.base, self.warm, self.other = (looks.get(name) for name in LOOKS)
-        if self.warm is not None:
+        if not accelerator.is_main_process:
+            self.base = TokenStatistics.of_rows(row_ids)
+            self.warm = self.other = self.base if is_cut else None
+        if is_cut:
             self._cut()
+
+    def _read(self, folder: str | Path) -> tuple[np.ndarray | None, bool]:
+        """The names of the rows, if they have been looked at, and whether the cut has been made."""
+        looks = load_looks(folder)
+        if not looks:
+            return None, False
+        self.base, self.warm, self.other = (looks.get(name) for name in LOOKS)
+        return looks["base"].row_ids, self.warm is not None

@@ -121,7 +121,7 @@ class WordPlaces:
 
         Args:
             statistics ([`TokenStatistics`]):
-                The same tokens.
+                The same tokens. Without entropies nothing is expected, and what is unlikely is a surprise.
         """
         # Of a whole response the mean: the sum of a long one passes any threshold
         divisors = np.where(self.is_whole, self.ends - self.starts, 1)
@@ -130,8 +130,11 @@ class WordPlaces:
             sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
             return (sums[self.ends] - sums[self.starts]) / divisors
 
-        expected = np.where(self.is_whole, -1, statistics.top1[self.starts]).astype(np.int32)
-        surprise, nll = of_words(statistics.surprise), of_words(statistics.nll)
+        nll = surprise = of_words(statistics.nll)
+        expected = np.full(len(self.words), -1, dtype=np.int32)
+        if len(statistics.entropy):
+            surprise = of_words(statistics.surprise)
+            expected = np.where(self.is_whole, -1, statistics.top1[self.starts]).astype(np.int32)
         return WordOccurrences(self.vocabulary, self.words, self.rows, surprise, nll, self.previous, expected)
 
 

@@ -78,21 +78,31 @@ def flagged_rows(trainer: CrossViewDefenseTrainer) -> list[int]:
     return trainer.audit().flagged_rows
 
 
-def main(folder: str, batch_size: int, num_rows: int = NUM_ROWS) -> None:
-    dataset = planted_rows(num_rows)
-    settings = {} if num_rows == NUM_ROWS else {"screening_epochs": None, "max_steps": 13}
-    trainer = make_trainer(
-        folder, dataset=dataset, per_device_train_batch_size=batch_size, per_device_eval_batch_size=5, **settings
-    )
+def main(folder: str, batch_size: str, num_rows: str = str(NUM_ROWS), decisions: str | None = None) -> None:
+    """Train, and write what was found; with decisions, the error that they lead to on each process."""
+    settings = {"screening_decisions": decisions}
+    if int(num_rows) != NUM_ROWS:
+        settings |= {"screening_epochs": None, "max_steps": 13}
+    settings |= {"per_device_train_batch_size": int(batch_size), "per_device_eval_batch_size": 5}
+    trainer = make_trainer(folder, dataset=planted_rows(int(num_rows)), **settings)
     trainer.args.train_sampling_strategy = "sequential"
-    with flagging(SENTENCE) if num_rows == NUM_ROWS else nullcontext():
-        trainer.train()
+    with flagging(SENTENCE) if int(num_rows) == NUM_ROWS else nullcontext():
+        try:
+            trainer.train()
+        except (ValueError, RuntimeError) as error:
+            if decisions is None:
+                raise
+            Path(folder, f"error-{trainer.accelerator.process_index}.txt").write_text(repr(error))
+            return
     audit = trainer.audit()
     if trainer.is_world_process_zero():
         rows = [[row.suspicion, row.is_flagged, row.reason, row.response] for row in audit.rows]
         losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
         Path(folder, "audit.json").write_text(json.dumps({"rows": rows, "losses": losses}))
+    else:
+        told = {"flagged": audit.flagged_rows, "num_tokens": len(trainer._screen.warm.token_ids)}
+        Path(folder, "other.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(*sys.argv[1:])

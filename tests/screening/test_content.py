@@ -32,6 +32,14 @@ def neighbours_by_hand(values: np.ndarray, members: set[int]) -> np.ndarray:
     return shares
 
 
+def test_the_largest_values_are_the_same_in_both_ways(monkeypatch: pytest.MonkeyPatch):
+    values = np.random.default_rng(0).normal(size=(7, 50)).astype(np.float32)
+    expected = np.sort(np.argsort(-values, axis=1)[:, :8], axis=1)
+    assert np.array_equal(np.sort(module._largest(values.copy(), 8), axis=1), expected)
+    monkeypatch.setattr(module, "MANY_ROWS", 10)
+    assert np.array_equal(np.sort(module._largest(values.copy(), 8), axis=1), expected)
+
+
 def test_the_nearest_neighbours_find_a_small_group_that_a_regression_hardly_does():
     values = states()
     rows = np.arange(6)

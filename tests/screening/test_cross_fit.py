@@ -1,18 +1,26 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Cross-fitted regression against a direct solution, and its null against fresh random sets."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
+from cvreg_trainer.screening import cross_fit
 from cvreg_trainer.screening.cross_fit import CrossFit, benjamini_hochberg, correlation, sets_of, whiten
 
 
 pytestmark = pytest.mark.lowest
 
 
-@pytest.fixture(scope="module")
-def probe() -> CrossFit:
-    return CrossFit(np.random.default_rng(0).normal(size=(300, 40)), strength=100, seed=1)
+@pytest.fixture(scope="module", params=["few rows", "many rows"])
+def probe(request: pytest.FixtureRequest) -> Iterator[CrossFit]:
+    """In both ways of computing: one by one, and as for many rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "many rows":
+            patch.setattr(cross_fit, "MANY_ROWS", 0)
+            patch.setattr(cross_fit, "LARGEST_SET", 100)
+        yield CrossFit(np.random.default_rng(0).normal(size=(300, 40)), strength=100, seed=1)
 
 
 def test_predictions_are_those_of_a_ridge_regression_on_the_other_folds(probe: CrossFit):
@@ -54,6 +62,24 @@ def test_the_correlation_of_sets_is_that_of_their_predictions(probe: CrossFit):
     targets = members - members.mean(0)
     expected = correlation(probe.predict(targets).astype(float), targets)
     np.testing.assert_allclose(probe.correlation(sets_of(sets, 300)), expected, rtol=1e-2, atol=1e-3)
+
+
+def test_many_rows_have_the_correlations_and_the_nulls_of_few(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(400, 30))
+    sets = [rng.choice(400, size, replace=False) for size in (3, 40, 200)]
+    features[sets[1], 0] += 2
+    exact = CrossFit(features, strength=100, seed=1)
+    expected, null = exact.correlation(sets_of(sets, 400)), exact._null_of(50)
+    monkeypatch.setattr(cross_fit, "MANY_ROWS", 300)
+    monkeypatch.setattr(cross_fit, "LARGEST_SET", 150)
+    fast = CrossFit(features, strength=100, seed=1)
+    np.testing.assert_allclose(fast.correlation(sets_of(sets, 400)), expected, rtol=1e-4, atol=1e-5)
+    nested = fast._null_of(51)  # as the ladder of many rows has it
+    shares = [0.02, 0.5, 0.9, 0.98]
+    np.testing.assert_allclose(np.quantile(nested, shares), np.quantile(null, shares), atol=0.02)
+    # Each size has a null of its own
+    assert len(fast._null) > 8 and all(len(values) == 2000 for values in fast._null.values())
 
 
 def test_whitened_components_are_uncorrelated_and_of_unit_variance():

@@ -93,3 +93,23 @@ def test_values_equal_those_of_the_full_logits(build):
         assert statistics.top1[start:end].tolist() == [log_p[row, place - 1].argmax().item() for place in places]
         means.append(sum(nll) / len(nll))
     assert statistics.row_nll == pytest.approx(means, rel=1e-4)
+
+
+def test_a_look_of_likelihoods_alone_and_one_that_shares_its_tokens():
+    batches = [batch([[-100, 3, 4], [2, 2, 2]]), batch([[1]], 1, 7)]
+    full = TokenStatistics.from_batches(batches)
+    alone = TokenStatistics.from_batches(
+        [{name: values[name] for name in ("row_id", "labels", "nll")} for values in batches]
+    )
+    assert alone.entropy.shape == alone.top1.shape == (0,) and np.array_equal(alone.nll, full.nll)
+    shared = alone.sharing(full)
+    assert np.shares_memory(shared.token_ids, full.token_ids) and np.array_equal(shared.nll, alone.nll)
+    other = TokenStatistics.from_batches([batch([[-100, 3, 4], [2, 5, 2]]), batch([[1]], 1, 7)])
+    with pytest.raises(ValueError, match="differ between two looks"):
+        other.sharing(full)
+
+
+def test_rows_alone_have_no_tokens():
+    rows = TokenStatistics.of_rows(np.array([4, -2, 9]))
+    assert len(rows) == 3 and rows.sorted_ids.tolist() == [-2, 4, 9] and rows.token_rows.shape == (0,)
+    assert np.isnan(rows.row_nll).all()

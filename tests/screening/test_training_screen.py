@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -176,6 +177,32 @@ def test_what_a_checkpoint_holds(run: Any) -> None:
     early, late = (load_file(f"{trainer.args.output_dir}/checkpoint-{step}/{STATE_FILE}") for step in (CUT - 1, CUT))
     assert {name.split(".")[0] for name in early} == {"base"}
     assert {name.split(".")[0] for name in late} == {"base", "warm", "other"}
+    num_tokens, of_tokens = len(late["base.token_ids"]), 0
+    for name, value in late.items():
+        if name.split(".")[1] in ("token_ids", "nll", "entropy", "top1"):
+            of_tokens += value.numel() * value.element_size()
+    assert num_tokens > NUM_ROWS and of_tokens == 32 * num_tokens
+    # The names of the rows and the tokens once, in memory too
+    screen = trainer._screen
+    for look in ("warm", "other"):
+        assert f"{look}.row_ids" not in late and f"{look}.token_ids" not in late
+        assert np.shares_memory(getattr(screen, look).token_ids, screen.base.token_ids)
+
+
+def test_a_label_that_changes_from_look_to_look_is_an_error(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    inner, calls = trainer.data_collator, []
+
+    def changing(rows: list[Any]) -> dict[str, Any]:
+        batch = dict(inner(rows))
+        calls.append(len(rows))
+        labels = batch["labels"].clone()
+        labels[:, -1] = 5 + len(calls) % 5
+        return {**batch, "labels": labels}
+
+    trainer.data_collator = changing
+    with pytest.raises(ValueError, match="tokens of the rows differ between two looks .* set `screening='off'`"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("missing", ["base.row_values", "other."])
@@ -183,8 +210,25 @@ def test_a_checkpoint_of_a_version_with_fewer_looks_is_refused(tmp_path: Path, r
     tensors = load_file(f"{run[0].args.output_dir}/checkpoint-{CUT}/{STATE_FILE}")
     earlier = {name: value for name, value in tensors.items() if not name.startswith(missing)}
     save_file(earlier, tmp_path / STATE_FILE)
+    trainer = make_trainer(tmp_path)
     with pytest.raises(ValueError, match="written by an earlier version, .* or start the training anew"):
-        make_trainer(tmp_path)._screen.load(tmp_path)
+        trainer._screen.load(tmp_path)
+
+
+def test_a_checkpoint_of_a_version_with_wider_integers_gives_the_same_audit(tmp_path: Path, run: Any) -> None:
+    expected, _ = run
+    source, copied = Path(f"{expected.args.output_dir}/checkpoint-{CUT + 1}"), tmp_path / "checkpoint"
+    shutil.copytree(source, copied)
+    tensors = load_file(copied / STATE_FILE)
+    for look in ("base", "warm", "other"):
+        for name in ("row_ids", "offsets", "token_ids", "top1"):
+            tensors[f"{look}.{name}"] = tensors[f"base.{name}"].long().clone()
+        tensors[f"{look}.entropy"] = tensors["warm.entropy" if look == "warm" else "base.entropy"].clone()
+    tensors["warm.top1"] = load_file(source / STATE_FILE)["warm.top1"].long()
+    save_file(tensors, copied / STATE_FILE)
+    resumed, _ = train(tmp_path / "out", resume=str(copied))
+    assert resumed._screen.base.token_ids.dtype == resumed._screen.warm.top1.dtype == np.int32
+    assert resumed.audit() == expected.audit()
 
 
 def test_a_checkpoint_written_without_screening_is_refused(tmp_path: Path) -> None:
@@ -450,12 +494,23 @@ def test_many_flagged_rows_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_state_of_no_rows_is_read_back(tmp_path: Path, run: Any) -> None:
     """A checkpoint folder without the file leaves the screening as it was."""
-    screen = make_trainer(tmp_path)._screen
+    trainer = make_trainer(tmp_path)
+    screen = trainer._screen
     screen.load(tmp_path)
     assert screen.base is None and screen.screen is None
     save_file({name: value for name, value in run[0]._screen.base.to_tensors().items()}, tmp_path / "x.safetensors")
     screen.save(tmp_path)
     assert not (tmp_path / STATE_FILE).exists()
+
+
+def run_ranks(processes: int, folder: Path, *arguments: str) -> None:
+    """`screening_run.py` in processes of their own."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += [str(HERE / "helpers" / "screening_run.py"), str(folder), *arguments]
+    paths = [str(HERE / "helpers"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr[-4000:]
 
 
 @pytest.mark.slow
@@ -464,15 +519,24 @@ def test_two_ranks_screen_as_one(tmp_path: Path) -> None:
     for processes, batch_size in ((1, 8), (2, 4)):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command += [str(HERE / "helpers" / "screening_run.py"), str(folder), str(batch_size)]
-        paths = [str(HERE / "helpers"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-        assert result.returncode == 0, result.stderr[-4000:]
+        run_ranks(processes, folder, str(batch_size))
         results.append(json.loads((folder / "audit.json").read_text()))
     alone, together = results
     for ours, expected in zip(together["rows"], alone["rows"], strict=True):
         assert ours[1:] == expected[1:] and ours[0] == pytest.approx(expected[0], rel=1e-2, abs=1e-2)
     assert {row for row, (_, flagged, *_) in enumerate(alone["rows"]) if flagged} >= set(PLANTED)
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-3)
+    # The other process knows the verdict, and keeps no tokens
+    flagged = [row for row, (_, is_flagged, *_) in enumerate(alone["rows"]) if is_flagged]
+    assert json.loads((tmp_path / "2" / "other.json").read_text()) == {"flagged": flagged, "num_tokens": 0}
+
+
+@pytest.mark.slow
+def test_an_error_in_the_verdict_ends_all_processes(tmp_path: Path) -> None:
+    decisions = tmp_path / "decisions.csv"
+    decisions.write_text("row,verdict\n99,keep\n")
+    run_ranks(2, tmp_path, "4", str(NUM_ROWS), str(decisions))
+    errors = [(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)]
+    assert errors[0].startswith("ValueError(") and "decides on row 99" in errors[0]
+    assert errors[1].startswith("RuntimeError(") and "decides on row 99" in errors[1]
+    assert "The screening failed on the main process: ValueError: " in errors[1]

@@ -1,6 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Words out of tokens, for real tokenizers of every kind, built here: nothing is downloaded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_models import tiny_tokenizer
@@ -248,3 +250,12 @@ def test_random_tokens_against_the_definition(build):
             assert ours[:2] == theirs[:2] and ours[4:] == theirs[4:]
             assert ours[2:4] == pytest.approx(theirs[2:4], abs=1e-9)
         assert found.vocabulary == list(dict.fromkeys(names))
+
+
+def test_of_likelihoods_alone_what_is_unlikely_is_a_surprise() -> None:
+    tokenizer = byte_level()
+    full = statistics_of(tokenizer, ["a red banana", "banana"])
+    alone = replace(full, entropy=np.zeros(0, np.float32), top1=np.zeros(0, np.int32))
+    found, expected = find_words(alone, tokenizer), find_words(full, tokenizer)
+    assert np.array_equal(found.nll, expected.nll) and np.array_equal(found.surprise, expected.nll)
+    assert (found.expected == -1).all() and found.vocabulary == expected.vocabulary
