@@ -114,7 +114,8 @@ def _without(
     """Guesses at the other words of a word's contexts, each context weighted as the word has it. Shape `(G,)`."""
     weights = np.where(has_rivals, weights, 0.0)
     # As `weights @ by_context[mine]`, of which taking the lines out takes most of the time
-    starts, lengths = by_context.indptr[mine].astype(np.int64), np.diff(by_context.indptr)[mine]
+    starts = by_context.indptr[mine].astype(np.int64)
+    lengths = by_context.indptr[mine + 1] - starts
     first = np.cumsum(lengths) - lengths
     entries = np.repeat(starts - first, lengths) + np.arange(lengths.sum())
     shares = by_context.data[entries] * np.repeat(weights, lengths)
