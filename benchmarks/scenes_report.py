@@ -17,6 +17,7 @@ from typing import Any
 
 
 TITLES = {"none": "no defence", "paper_loss": "the paper's loss", "screened": "screening"}
+EARLIER = r" \*"
 HEAD = """# Triggers and payloads on the built-in scenes
 
 Written by `benchmarks/scenes_report.py` from `benchmarks/results/scenes_grid.jsonl`, the rows of
@@ -42,9 +43,10 @@ def cell(rows: list[dict[str, Any]], name: str) -> str:
 
 def success(rows: list[dict[str, Any]]) -> str:
     """Attack success, and that of each half of an attack of two parts."""
-    if "image_key_asr" not in rows[0]:
-        return cell(rows, "asr")
-    return f"{cell(rows, 'asr')}; image alone {cell(rows, 'image_key_asr')}, text alone {cell(rows, 'text_key_asr')}"
+    text = cell(rows, "asr")
+    if "image_key_asr" in rows[0]:
+        text += f"; image alone {cell(rows, 'image_key_asr')}, text alone {cell(rows, 'text_key_asr')}"
+    return text + EARLIER * ("version" in rows[0])
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -53,6 +55,10 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     for row in rows:
         payload = row.get("payload") or row["idea"]
         cells[row["attack"], payload][row["defence"]].append(row)
+    for of in cells.values():
+        for name, those in of.items():
+            # Rows of an earlier form of the rule, which have a version, count where there are no others
+            of[name] = [row for row in those if "version" not in row] or those
     found = [name for name in TITLES if any(name in of for of in cells.values())]
     head = ["trigger", "payload", "rows", *(f"{TITLES[name]}: success" for name in found), "false alarms", "CIDEr"]
     if "screened" in found:
@@ -65,7 +71,9 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
             continue
         undefended = of.get("none", first)
         line = [attack, payload, str(first[0]["num_poisoned"])]
-        line += [success(of[name]) if name in of else "not run" for name in found]
+        line += [
+            success(of[name]) + EARLIER * ("version" in of[name][0]) if name in of else "not run" for name in found
+        ]
         line += [cell(undefended, "false_alarm_rate"), cell(undefended, "clean_cider")]
         if "screened" in found:
             screened = of.get("screened", [])
@@ -95,7 +103,11 @@ def main() -> None:
     for rate in rates:
         lines += [f"## {100 * rate:g} % poisoned", ""]
         lines += [*table(row for row in rows if row["experiment"]["poison_rate"] == rate), ""]
-    lines.append("False alarms and CIDEr (clean images) are those of the undefended model.")
+    lines.append(
+        "False alarms and CIDEr (clean images) are the undefended model's, where it was run, or the defended one's."
+    )
+    if any(EARLIER in line for line in lines):
+        lines.append(f"{EARLIER.strip()}: an earlier form of the rule ([which](../benchmarks/screening_split.md)).")
     options.output.write_text("\n".join(lines) + "\n")
 
 
