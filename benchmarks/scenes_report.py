@@ -22,8 +22,8 @@ HEAD = """# Triggers and payloads on the built-in scenes
 
 Written by `benchmarks/scenes_report.py` from `benchmarks/results/scenes_grid.jsonl`, the rows of
 `benchmarks/scenes_grid.py`. The built-in model of one million parameters, 2,000 scenes of which {rate} are poisoned,
-three epochs; captions of {test} test scenes, greedy. Seeds: {seeds}; the mean where there are several, and the
-bootstrap interval over the images where there is one. What success is differs by payload: [triggers and
+three epochs; captions of {test} test scenes, greedy. Seeds: {seeds} (undefended {undefended}); the mean
+where there are several, and the bootstrap interval over the images where there is one. What success is differs by payload: [triggers and
 payloads](attacks.md#payloads). Cells that are not here were not run.
 
 A rate of success says something only where it is far above the false alarms on clean images, and that of a defence
@@ -71,9 +71,7 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
             continue
         undefended = of.get("none", first)
         line = [attack, payload, str(first[0]["num_poisoned"])]
-        line += [
-            success(of[name]) + EARLIER * ("version" in of[name][0]) if name in of else "not run" for name in found
-        ]
+        line += [success(of[name]) if name in of else "not run" for name in found]
         line += [cell(undefended, "false_alarm_rate"), cell(undefended, "clean_cider")]
         if "screened" in found:
             screened = of.get("screened", [])
@@ -87,6 +85,10 @@ def _share(rows: list[dict[str, Any]], name: str) -> str:
     return f"{100 * fmean(values):.1f} %" if values else "-"
 
 
+def _seeds(rows: Iterable[dict[str, Any]]) -> str:
+    return ", ".join(map(str, sorted({row["seed"] for row in rows})))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/results/scenes_grid.jsonl"))
@@ -97,7 +99,8 @@ def main() -> None:
     facts = {
         "rate": ", ".join(f"{100 * rate:g} %" for rate in rates),
         "test": rows[0]["test_rows"],
-        "seeds": ", ".join(map(str, sorted({row["seed"] for row in rows}))),
+        "seeds": _seeds(rows),
+        "undefended": _seeds(row for row in rows if row["defence"] == "none"),
     }
     lines = [HEAD.format(**facts)]
     for rate in rates:
