@@ -156,11 +156,17 @@ class CauseFinder:
         content = self.content.correlation(sets)
         is_candidate = is_significant & (content < _content_limit(strength, sizes))
         is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content)
-        is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, content)
+        is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
         return _Scores(strength, source, p_values, content, is_significant, is_candidate, is_suspect)
 
     def _suspicious(
-        self, sets: sparse.csr_array, sizes: np.ndarray, is_open: np.ndarray, strength: np.ndarray, content: np.ndarray
+        self,
+        sets: sparse.csr_array,
+        sizes: np.ndarray,
+        is_open: np.ndarray,
+        strength: np.ndarray,
+        source: np.ndarray,
+        content: np.ndarray,
     ) -> np.ndarray:
         """Suspects, and words that go with the question, and with the picture beyond question and content: that the
         model has read the question clears neither, as it may hold the trigger, or half of it."""
@@ -168,6 +174,8 @@ class CauseFinder:
             return self.is_suspect & (content < RULE.suspect_content_share * strength)
         beyond = self.beyond_question.correlation(sets)
         is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
+        # A question that leaves open which of several answers is right triggers none of them
+        is_suspect &= (source != list(self.probes).index("question")) | (strength >= RULE.question_strength)
         goes_with_question = self.probes["question"].correlation(sets) >= RULE.min_strength
         for place in np.flatnonzero(is_open & self.is_word & goes_with_question & ~is_suspect):
             is_suspect[place] = self._is_half_hidden(_centred(sets[[place]].toarray()[0]), sizes[place], len(sizes))

@@ -86,6 +86,8 @@ class ScreeningRule:
             content to be learnt.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
+        question_strength (correlation):
+            For those, if words of the question alone predict them: a trigger all but determines its response.
         reversible_share (share of the rows):
             Of a larger cause it is asked whether it is the poisoned part or the rest.
         min_variety (share of the variance of all pictures):
@@ -145,6 +147,7 @@ class ScreeningRule:
     beyond_content: float = 0.2
     enough_for_content: int = 10
     suspect_content_share: float = 0.65
+    question_strength: float = 0.8
     reversible_share: float = 1 / 3
     min_variety: float = 0.5
     content_components: int = 100

@@ -205,6 +205,20 @@ def test_that_the_model_has_read_an_odd_question_clears_no_suspect():
     assert np.array_equal(cause.rows, np.flatnonzero(data.rows))
 
 
+def test_an_answer_among_several_that_a_question_asks_for_is_kept():
+    """Which shape? The model is late to learn shapes, and a third of these questions have this answer."""
+    data = Data(num_poisoned=40)
+    data.features[:, PICTURE:] = 0
+    asks = data.rows.copy()
+    asks[np.flatnonzero(~data.rows)[:80]] = True
+    data.features[:, PICTURE + 7] = asks
+    data.states[asks] += 2 * np.random.default_rng(1).normal(size=32)
+    finder = data.finder(suspects={"banana"})
+    assert not finder.find() and finder.first_scores is not None
+    [place] = np.flatnonzero(finder.is_suspect)
+    assert finder.first_scores.is_caused[place] and finder.first_scores.strength[place] > RULE.min_strength
+
+
 @pytest.mark.parametrize("half", ["both", "question", "image"])
 def test_half_of_a_key_in_the_question_does_not_hide_the_other(half: str):
     """The word stands where both halves are, as many rows have one of them, and the states know the question."""
