@@ -24,13 +24,13 @@ from scipy import sparse
 from scipy.stats import rankdata, t
 
 from .candidates import WHOLE_RESPONSES, Candidate
-from .content import Content, without
-from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, correlation, sets_of, whiten
-from .row_features import NUM_WORDS, PICTURE_PARTS
+from .content import Content
+from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, correlation, partial_correlation, sets_of
+from .row_features import PICTURE_PARTS
 from .rule import RULE
+from .sources import beyond_question, probe_features
 
 
-COMPONENTS = (120, 60, 60)  # of the parts of a picture's features
 NUM_RANKED = 500  # words that order the rows below the cut
 NUM_AT_ONCE = 20  # of them
 
@@ -89,10 +89,10 @@ class CauseFinder:
     ) -> None:
         self.num_rows, self.fdr = len(features), fdr
         self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
-        probes = _probe_features(features.astype(np.float32))
+        probes = probe_features(features.astype(np.float32))
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
-        self.beyond_question = _beyond_question(features, states, seed)
+        self.beyond_question = beyond_question(features, states, seed)
         self.candidates = candidates
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
         self.is_word = np.array(
@@ -168,13 +168,15 @@ class CauseFinder:
         source: np.ndarray,
         content: np.ndarray,
     ) -> np.ndarray:
-        """Suspects, and words that go with the question, and with the picture beyond question and content: that the
-        model has read the question clears neither, as it may hold the trigger, or half of it."""
+        """
+        Words that are suspicious by themselves, and those with half of their trigger in the question. The model has
+        read the question, so that content predicts both; this does not clear them.
+        """
         if self.beyond_question is None:
             return self.is_suspect & (content < RULE.suspect_content_share * strength)
         beyond = self.beyond_question.correlation(sets)
         is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
-        # A question that leaves open which of several answers is right triggers none of them
+        # A question with several possible answers is not the trigger of one of them
         is_suspect &= (source != list(self.probes).index("question")) | (strength >= RULE.question_strength)
         goes_with_question = self.probes["question"].correlation(sets) >= RULE.min_strength
         for place in np.flatnonzero(is_open & self.is_word & goes_with_question & ~is_suspect):
@@ -182,12 +184,13 @@ class CauseFinder:
         return is_suspect
 
     def _is_half_hidden(self, target: np.ndarray, size: int, num_sets: int) -> bool:
-        """Whether a set that goes with the question goes with low-level features, too, but not with content."""
+        """Whether low-level features still predict a set, given what the question predicts, and content does not."""
         if "image" not in self.probes:
             return False
         of_question = self.probes["question"].predict(target)
         picture, content = (
-            _given(of_question, source.predict(target), target) for source in (self.probes["image"], self.content)
+            partial_correlation(source.predict(target), target, of_question)
+            for source in (self.probes["image"], self.content)
         )
         p_value = num_sets * self.probes["image"].p_value(size, picture)
         return (
@@ -284,8 +287,8 @@ class CauseFinder:
         return source == "image" and bool(spread < RULE.min_variety * everywhere)
 
     def _is_reverse(self, rows: np.ndarray) -> bool:
-        """Whether these are the honest part: what predicts a set predicts the rest of the rows as well, and of the two
-        the poisoned one is explained less."""
+        """Whether these are the honest part of the rows: what predicts a large set predicts the rest as well, and the
+        poisoned part is the one that is explained less."""
         halves = [candidate.all_rows for candidate in self.candidates if candidate.word == WHOLE_RESPONSES]
         if not halves or rows.mean() <= RULE.reversible_share:
             return False
@@ -319,49 +322,6 @@ class _Scores:
     is_caused: np.ndarray
     is_candidate: np.ndarray
     is_suspect: np.ndarray
-
-
-def _probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
-    """Features by what they are features of; those that are the same in all rows are left out."""
-    starts = np.cumsum([0, *PICTURE_PARTS])
-    parts = [
-        whiten(features[:, start:end], components)
-        for start, end, components in zip(starts[:-1], starts[1:], COMPONENTS, strict=True)
-    ]
-    probes = {}
-    picture = np.concatenate(parts, axis=1)
-    if picture.any():
-        probes["image"] = picture
-    question = _words_of_questions(features)
-    if question.shape[1]:
-        probes["question"] = (question - question.mean(0)) / question.std(0)
-        if "image" in probes:
-            probes["image and question"] = np.concatenate([picture, 2 * probes["question"]], axis=1)
-    return probes
-
-
-def _beyond_question(features: np.ndarray, states: np.ndarray, seed: int) -> CrossFit | None:
-    """What content says beyond the words of the question; nothing where these are all alike."""
-    question = _words_of_questions(features)
-    if not question.shape[1]:
-        return None
-    # No neighbours: rows with an odd question still lie together when its mean effect has been taken away
-    return CrossFit(whiten(without(states, question), RULE.content_components), RULE.ridge, seed)
-
-
-def _given(other: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> float:
-    """Partial correlation of a prediction and a target, given another prediction; all centred, of shape `(R, 1)`."""
-    other = other - other.mean()
-    scale = float((other**2).sum()) + 1e-9
-    rest, left = (values - other * (other * values).sum() / scale for values in (prediction, target))
-    return float(correlation(rest - rest.mean(), left)[0])
-
-
-def _words_of_questions(features: np.ndarray) -> np.ndarray:
-    """The words of the question that some rows have and others do not. Shape `(R, Q)`."""
-    question = features[:, -NUM_WORDS:]
-    counts = question.sum(0, dtype=np.float32)  # in float16 they would end at 2,048
-    return question[:, (counts >= RULE.min_rows) & (counts <= len(question) - RULE.min_rows)]
 
 
 def _content_limit(strength: Any, size: Any) -> Any:

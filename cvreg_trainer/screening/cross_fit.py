@@ -192,6 +192,14 @@ def correlation(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.divide((predictions * targets).sum(0), norms, out=np.zeros(norms.shape), where=norms > 0)
 
 
+def partial_correlation(prediction: np.ndarray, target: np.ndarray, given: np.ndarray) -> float:
+    """Correlation of what a third variable leaves of a prediction and a target, all of shape `(R, 1)`."""
+    prediction, target, given = (values - values.mean() for values in (prediction, target, given))
+    scale = max(float((given**2).sum()), 1e-9)
+    rest = [values - given * float((given * values).sum()) / scale for values in (prediction, target)]
+    return float(correlation(*rest)[0])
+
+
 def whiten(values: np.ndarray, components: int) -> np.ndarray:
     """The leading principal components at unit variance, at most as many as there are. Shape `(R, C)`, float32."""
     centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)

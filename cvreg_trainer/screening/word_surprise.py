@@ -32,21 +32,9 @@ def word_surprise(occurrences: WordOccurrences) -> dict[str, float]:
         or more.
     """
     return {
-        occurrences.vocabulary[word]: _quantile(occurrences.surprise[places], RULE.word_quantile)
+        occurrences.vocabulary[word]: float(np.quantile(occurrences.surprise[places], RULE.word_quantile))
         for word, places in occurrences.groups.in_rows(RULE.word_min_rows)
     }
-
-
-def _quantile(values: np.ndarray, share: float) -> float:
-    """What `np.quantile` gives, bit for bit, at a tenth of its time for the few values that most words have."""
-    place = (len(values) - 1) * share
-    low = int(place)
-    high, rest = min(low + 1, len(values) - 1), place - low
-    parted = np.partition(values, (low, high, len(values) - 1))
-    if np.isnan(parted[-1]):
-        return float("nan")
-    step = parted[high] - parted[low]
-    return float(parted[low] + step * rest if rest < 0.5 else parted[high] - step * (1 - rest))
 
 
 def unexplained_words(

@@ -8,7 +8,7 @@ import pytest
 from tiny_models import tiny_tokenizer
 
 from cvreg_trainer.screening.candidates import find_candidates
-from cvreg_trainer.screening.causes import Cause, CauseFinder, _words_of_questions
+from cvreg_trainer.screening.causes import Cause, CauseFinder
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.screen import Screen, screen_rows
@@ -182,15 +182,17 @@ def test_a_word_that_is_suspicious_by_itself_only_has_to_be_caused(has_trigger: 
     assert found == (np.flatnonzero(data.rows).tolist() if has_trigger else [])
 
 
-def test_a_suspect_needs_more_than_a_weak_cause():
+@pytest.mark.parametrize(("trigger", "is_found"), [(0.1, False), (0.12, True)])
+def test_a_suspect_needs_more_than_a_weak_cause(trigger: float, is_found: bool):
     """A shape that the model is late to learn: low-level features of honest words predict them a little."""
-    data = Data().with_trigger(0.1)
-    data.states[data.rows] += 0.35 * np.random.default_rng(1).normal(size=32)
+    data = Data().with_trigger(trigger)
+    data.states[data.rows] += 0.25 * np.random.default_rng(1).normal(size=32)
     finder = data.finder(suspects={"banana"})
-    assert not finder.find() and finder.first_scores is not None
+    causes = finder.find()
     [place] = np.flatnonzero(finder.is_suspect)
-    assert RULE.start_strength < finder.first_scores.strength[place] < RULE.min_strength
     assert finder.first_scores.is_caused[place]
+    assert finder.first_scores.strength[place] > RULE.start_strength
+    assert [cause.words for cause in causes] == [("banana",)] * is_found
 
 
 def test_that_the_model_has_read_an_odd_question_clears_no_suspect():
@@ -205,18 +207,20 @@ def test_that_the_model_has_read_an_odd_question_clears_no_suspect():
     assert np.array_equal(cause.rows, np.flatnonzero(data.rows))
 
 
-def test_an_answer_among_several_that_a_question_asks_for_is_kept():
+@pytest.mark.parametrize("num_others", [0, 80])
+def test_an_answer_among_several_that_a_question_asks_for_is_kept(num_others: int):
     """Which shape? The model is late to learn shapes, and a third of these questions have this answer."""
     data = Data(num_poisoned=40)
     data.features[:, PICTURE:] = 0
     asks = data.rows.copy()
-    asks[np.flatnonzero(~data.rows)[:80]] = True
+    asks[np.flatnonzero(~data.rows)[:num_others]] = True
     data.features[:, PICTURE + 7] = asks
     data.states[asks] += 2 * np.random.default_rng(1).normal(size=32)
     finder = data.finder(suspects={"banana"})
-    assert not finder.find() and finder.first_scores is not None
+    causes = finder.find()
     [place] = np.flatnonzero(finder.is_suspect)
     assert finder.first_scores.is_caused[place] and finder.first_scores.strength[place] > RULE.min_strength
+    assert [cause.words for cause in causes] == ([] if num_others else [("banana",)])
 
 
 @pytest.mark.parametrize("half", ["both", "question", "image"])
@@ -238,14 +242,15 @@ def test_half_of_a_key_in_the_question_does_not_hide_the_other(half: str):
     assert found == (np.flatnonzero(data.rows).tolist() if half == "both" else [])
 
 
-def test_of_two_halves_the_poisoned_one_is_found():
+@pytest.mark.parametrize("comes_first", ["honest", "poisoned"])
+def test_of_two_halves_the_poisoned_one_is_found(comes_first: str):
     """What predicts the poisoned rows predicts the honest ones as well, which have a sentence pattern of their own."""
     data = Data(num_poisoned=NUM_ROWS // 2).with_trigger()
-    data.unexplained = {"ring", "left", "banana"}
-    data.texts = [
-        ["left", "left", "left"] if poisoned else [*text, "ring"]
-        for poisoned, text in zip(data.rows, data.texts, strict=True)
-    ]
+    # Both words have as strong a cause, so the first one that is met is looked at first
+    if data.rows[0] != (comes_first == "poisoned"):
+        data.rows = ~data.rows
+    data.unexplained = {"ring", "left"}
+    data.texts = [["left"] * 3 if row else ["ring", *text] for row, text in zip(data.rows, data.texts, strict=True)]
     recall, wrong = quality(data, data.screen(cap=0.6))
     assert recall >= 0.9 and wrong == 0
 
@@ -365,14 +370,3 @@ def test_data_that_have_nothing_to_look_at_are_kept(what: str):
         data.texts = [[] for _ in data.texts]
         data.rows[:] = False
     assert not data.screen().is_flagged.any()
-
-
-def test_words_of_questions_are_counted_in_a_hundred_thousand_rows():
-    """Features come in float16, whose sums would end at 2,048, and at infinity from 65,520 on."""
-    questions = np.zeros((100_000, NUM_WORDS), dtype=np.float16)
-    questions[:, 0] = 1  # in all rows
-    questions[1:, 1] = 1  # in all but one
-    questions[::2, 2] = 1
-    questions[: RULE.min_rows, 3] = 1
-    questions[:1, 4] = 1
-    assert np.array_equal(_words_of_questions(questions), questions[:, 2:4])

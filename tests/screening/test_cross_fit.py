@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from cvreg_trainer.screening import cross_fit
-from cvreg_trainer.screening.cross_fit import CrossFit, benjamini_hochberg, correlation, sets_of, whiten
+from cvreg_trainer.screening.cross_fit import (
+    CrossFit,
+    benjamini_hochberg,
+    correlation,
+    partial_correlation,
+    sets_of,
+    whiten,
+)
 
 
 pytestmark = pytest.mark.lowest
@@ -105,3 +112,15 @@ def test_correlation_of_nothing_is_zero():
 )
 def test_benjamini_hochberg_by_hand(p_values: list[float], expected: list[bool]):
     assert benjamini_hochberg(np.array(p_values), 0.05).tolist() == expected
+
+
+def test_partial_correlation_is_that_of_three_correlations():
+    """Against the textbook's formula, for variables that are not centred."""
+    rng = np.random.default_rng(3)
+    given = rng.normal(size=200) + 5
+    prediction, target = given + rng.normal(size=200) - 2, 2 * given + rng.normal(size=200)
+    of_both, of_prediction, of_target = np.corrcoef([prediction, target, given])[np.triu_indices(3, 1)]
+    expected = (of_both - of_prediction * of_target) / np.sqrt((1 - of_prediction**2) * (1 - of_target**2))
+    found = partial_correlation(prediction[:, None], target[:, None], given[:, None])
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert partial_correlation(prediction[:, None], prediction[:, None], np.ones((200, 1))) == pytest.approx(1)
