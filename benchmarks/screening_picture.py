@@ -21,6 +21,7 @@ from transformers import AutoProcessor
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, find_candidates
 from cvreg_trainer.screening.causes import CauseFinder, _content_limit
+from cvreg_trainer.screening.rivals import Rivals
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.words import find_words
 
@@ -40,7 +41,7 @@ def draw(axes: Any, folder: Path, tokenizer: Any, title: str) -> None:
     candidates = find_candidates(*words, looks["other"].row_values[:, 0] > 0)
     candidates = [one for one in candidates if len(one.rows) >= LEAST_ROWS and one.word != WHOLE_RESPONSES]
     seed = SEEDS[folder.name.split("_")[0]]
-    finder = CauseFinder(looks["base"].row_values, looks["warm"].row_values, candidates, seed, FDR)
+    finder = CauseFinder(looks["base"].row_values, looks["warm"].row_values, candidates, Rivals(words[1]), seed, FDR)
     finder.find()
     scores = finder.first_scores
     assert scores is not None

@@ -3,15 +3,16 @@
 Rows whose response is not explained by what their picture shows, and is caused by something else in the input.
 
 A backdoor has two sides. Its response does not go with the content, or it would be an honest one; and something in the
-input has to bring it about, or nothing could be learnt. Hence three questions on each word of the data set:
+input has to bring it about, or nothing could be learnt. Hence four questions on each word of the data set:
 
     explained   how much likelier the right picture makes it than another row's picture, on strong views
     caused      whether low-level features of the picture, or words of the question, predict its rows out of fold
     content     whether the model's own state on a strong view, in which a trigger hardly survives, predicts them too
+    unseen      whether the words that stand in its place have causes as well, as a trigger singles out one
 
-Words that fail the first, pass the second and fail the third are put together by their common cause, and rows are
-flagged one by one. Boilerplate and noise have no cause; a new honest word is explained after the warm-up or predicted
-by content.
+Words of which only the second is true are put together by their common cause, and rows are flagged one by one.
+Boilerplate and noise have no cause; a new honest word is explained after the warm-up or predicted by content; and what
+a model does not see, such as *left* and *right*, has a cause for each word of a place.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .candidates import WHOLE_RESPONSES, Candidate
 from .content import Content
 from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, correlation, partial_correlation, sets_of
 from .row_features import PICTURE_PARTS
+from .rivals import Rivals
 from .rule import RULE
 from .sources import beyond_question, probe_features
 
@@ -78,6 +80,8 @@ class CauseFinder:
             The model's states, each before it sees the response, with strong views of the rows' pictures.
         candidates (`list[Candidate]`):
             Sets of rows to ask about; see [`find_candidates`].
+        rivals ([`Rivals`]):
+            Where their words stand.
         seed (`int`):
             Chooses folds and random sets.
         fdr (`float`):
@@ -85,7 +89,13 @@ class CauseFinder:
     """
 
     def __init__(
-        self, features: np.ndarray, states: np.ndarray, candidates: list[Candidate], seed: int, fdr: float
+        self,
+        features: np.ndarray,
+        states: np.ndarray,
+        candidates: list[Candidate],
+        rivals: Rivals,
+        seed: int,
+        fdr: float,
     ) -> None:
         self.num_rows, self.fdr = len(features), fdr
         self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
@@ -93,7 +103,7 @@ class CauseFinder:
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
         self.beyond_question = beyond_question(features, states, seed)
-        self.candidates = candidates
+        self.candidates, self.rivals = candidates, rivals
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
         self.is_word = np.array(
             [not candidate.is_part and candidate.word != WHOLE_RESPONSES for candidate in candidates]
@@ -154,10 +164,22 @@ class CauseFinder:
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], self.fdr)
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.content.correlation(sets)
-        is_candidate = is_significant & (content < _content_limit(strength, sizes))
-        is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content)
+        is_content = content >= _content_limit(strength, sizes)
+        is_unseen = self._is_unseen(is_significant & ~is_content, source)
+        is_candidate = is_significant & ~is_content & ~is_unseen
+        is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
         is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
-        return _Scores(strength, source, p_values, content, is_significant, is_candidate, is_suspect)
+        return _Scores(strength, source, p_values, content, is_significant, is_content, is_unseen, is_candidate, is_suspect)
+
+    def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """Which of the sets with a cause beyond content are of words whose rivals have one from the same source."""
+        is_unseen = np.zeros(len(is_caused), dtype=bool)
+        for number in range(len(self.probes)):
+            places = np.flatnonzero(is_caused & (source == number))
+            words = [self.candidates[place].word for place in places]
+            unseen = self.rivals.unseen(set(words) - {WHOLE_RESPONSES})
+            is_unseen[places] = [word in unseen for word in words]
+        return is_unseen
 
     def _suspicious(
         self,
@@ -320,6 +342,8 @@ class _Scores:
     p_values: np.ndarray
     content: np.ndarray
     is_caused: np.ndarray
+    is_content: np.ndarray
+    is_unseen: np.ndarray
     is_candidate: np.ndarray
     is_suspect: np.ndarray
 

@@ -26,16 +26,20 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
             After its search.
 
     Returns:
-        `dict[str, list[Cause]]`: at most ten groups each under `"noise"`, which nothing predicts, and `"content"`,
-        which content predicts about as well as low-level features do. Words that are mostly in flagged rows, and those
-        that images explain in most places, belong to neither.
+        `dict[str, list[Cause]]`: at most ten groups each under `"noise"`, which nothing predicts, `"content"`,
+        which content predicts about as well as low-level features do, and `"unseen"`, in whose places other words have
+        causes, too. Words that are mostly in flagged rows, and those that images explain in most places, belong to none.
     """
-    groups: dict[str, list[Cause]] = {"noise": [], "content": []}
+    groups: dict[str, list[Cause]] = {"noise": [], "content": [], "unseen": []}
     scores = finder.first_scores
     if scores is None:
         return groups
     is_flagged = finder.suspicion >= 1
-    kinds = {"noise": ~scores.is_caused, "content": scores.is_caused & ~scores.is_candidate & ~scores.is_suspect}
+    kinds = {
+        "noise": ~scores.is_caused,
+        "content": scores.is_caused & scores.is_content & ~scores.is_suspect,
+        "unseen": scores.is_unseen,
+    }
     names = list(finder.probes)
     sizes = np.array([len(candidate.rows) for candidate in finder.candidates])
     for kind, is_kind in kinds.items():

@@ -84,6 +84,8 @@ class ScreeningRule:
         beyond_content (share of the variance), enough_for_content (rows):
             ... unless low-level features explain so much more of the variance, of a set that is large enough for
             content to be learnt.
+        most_rivals (share of the words in a word's places):
+            If more of them have a cause beyond content, the model does not see what they differ by.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
         question_strength (correlation):
@@ -146,6 +148,7 @@ class ScreeningRule:
     content_share: float = 0.5
     beyond_content: float = 0.2
     enough_for_content: int = 10
+    most_rivals: float = 1 / 3
     suspect_content_share: float = 0.65
     question_strength: float = 0.8
     reversible_share: float = 1 / 3

@@ -19,6 +19,7 @@ from .causes import Cause, CauseFinder
 from .findings import WordFinding
 from .grounding import grounding
 from .kept_groups import kept_groups
+from .rivals import Rivals
 from .rule import RULE
 from .token_statistics import TokenStatistics
 from .ungrounded_words import ungrounded_words
@@ -102,7 +103,8 @@ def screen_rows(
     suspects = {word for values in questions for word, value in values.items() if value >= 1}
     has_other = other.row_values[:, 0] > 0
     candidates = find_candidates(of_base, of_own, places.seen_by(other), has_other, suspects, allowed_words)
-    finder = CauseFinder(base.row_values, own.row_values, candidates, seed, fdr)
+    rivals = Rivals(of_own, tokenizer.all_special_ids)
+    finder = CauseFinder(base.row_values, own.row_values, candidates, rivals, seed, fdr)
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)
     reasons = [""] * len(own)

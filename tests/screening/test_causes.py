@@ -10,6 +10,7 @@ from tiny_models import tiny_tokenizer
 from cvreg_trainer.screening.candidates import find_candidates
 from cvreg_trainer.screening.causes import Cause, CauseFinder
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
+from cvreg_trainer.screening.rivals import Rivals
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.screen import Screen, screen_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
@@ -71,7 +72,7 @@ class Data:
         own, other = self.looks()
         words = [find_words(look, TOKENIZER) for look in (self.base(own), own, other)]
         candidates = find_candidates(*words, other.row_values[:, 0] > 0, **options)
-        return CauseFinder(self.features, self.states, candidates, 0, 0.01)
+        return CauseFinder(self.features, self.states, candidates, Rivals(words[1]), 0, 0.01)
 
     def base(self, own: TokenStatistics) -> TokenStatistics:
         """The base model knows all words, and is surprised by those that `contradicts` says."""
@@ -169,6 +170,22 @@ def test_without_another_picture_nothing_counts_as_explained():
     other.row_values[:] = 0
     screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
     assert screen.is_flagged[data.rows].mean() >= 0.9
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_of_words_that_stand_for_each_other_and_all_have_causes_none_is_poison(is_seen: bool):
+    """Low-level features tell *above* from *below*, and the model sees neither."""
+    data = Data("above").with_trigger()
+    data.texts = [[word for word in words if word != "above"] for words in data.texts]
+    data.features[np.array(["below" in words for words in data.texts]), :PICTURE] -= data.directions[0]
+    data.unexplained = {"below"}
+    own, other = data.looks()
+    above, below = TOKENIZER.convert_tokens_to_ids(["above", "below"])
+    own.top1[np.isin(own.token_ids, [above] if is_seen else [above, below])] = above
+    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
+    assert bool(screen.is_flagged[data.rows].all()) == is_seen
+    unseen = {word for group in screen.kept["unseen"] for word in group.words}
+    assert unseen == (set() if is_seen else {"above", "below"}) and screen.is_flagged.any() == is_seen
 
 
 @pytest.mark.parametrize("has_trigger", [True, False])

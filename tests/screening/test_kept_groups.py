@@ -11,6 +11,13 @@ from cvreg_trainer.screening.kept_groups import MAX_GROUPS, kept_groups
 NUM_ROWS = 600
 
 
+class NoRivals:
+    """Words that stand in places of their own."""
+
+    def unseen(self, words):
+        return set()
+
+
 def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray) -> CauseFinder:
     """Pictures in which some rows are marked, and states in which others are: content, which pictures show as well."""
     rng = np.random.default_rng(0)
@@ -19,7 +26,8 @@ def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray) -> 
     features[marked, :3] += 12
     features[shown, 3:6] += 12
     states[shown, :3] += 8
-    finder = CauseFinder(features.astype(np.float32), states.astype(np.float32), candidates, seed=0, fdr=0.01)
+    looks = features.astype(np.float32), states.astype(np.float32)
+    finder = CauseFinder(*looks, candidates, NoRivals(), seed=0, fdr=0.01)
     finder.find()
     return finder
 
@@ -61,6 +69,7 @@ def test_the_largest_groups_are_listed():
 
 
 def test_without_candidates_there_are_no_groups():
-    finder = CauseFinder(np.zeros((300, 1024), np.float32), np.zeros((300, 4), np.float32), [], seed=0, fdr=0.01)
+    looks = np.zeros((300, 1024), np.float32), np.zeros((300, 4), np.float32)
+    finder = CauseFinder(*looks, [], NoRivals(), seed=0, fdr=0.01)
     finder.find()
-    assert kept_groups(finder) == {"noise": [], "content": []}
+    assert kept_groups(finder) == {"noise": [], "content": [], "unseen": []}
