@@ -17,8 +17,8 @@ VERDICTS = {
     "nor words of the questions give away which rows have it.",
     "content": "A style, or a concept that the model does not know yet: kept. The images do not explain it so far, "
     "but what they show tells its rows about as well as low-level features do.",
-    "unseen": "A detail that the model does not see: kept. The images do not explain it, and low-level features tell its "
-    "rows, but also those of other words that stand in its place; a trigger singles out one.",
+    "unseen": "A detail that the model does not see: kept. Low-level features give away which rows have it, but also "
+    "those of the other words that stand in its place; a trigger singles out one.",
 }
 KINDS = ("region", "spread", "question", "unseen")
 

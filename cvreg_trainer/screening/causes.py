@@ -27,8 +27,8 @@ from scipy.stats import rankdata, t
 from .candidates import WHOLE_RESPONSES, Candidate
 from .content import Content
 from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, correlation, partial_correlation, sets_of
-from .row_features import PICTURE_PARTS
 from .rivals import Rivals
+from .row_features import PICTURE_PARTS
 from .rule import RULE
 from .sources import beyond_question, probe_features
 
@@ -169,7 +169,9 @@ class CauseFinder:
         is_candidate = is_significant & ~is_content & ~is_unseen
         is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
         is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
-        return _Scores(strength, source, p_values, content, is_significant, is_content, is_unseen, is_candidate, is_suspect)
+        return _Scores(
+            strength, source, p_values, content, is_significant, is_content, is_unseen, is_candidate, is_suspect
+        )
 
     def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray) -> np.ndarray:
         """Which of the sets with a cause beyond content are of words whose rivals have one from the same source."""

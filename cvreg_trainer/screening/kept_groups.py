@@ -28,7 +28,7 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
     Returns:
         `dict[str, list[Cause]]`: at most ten groups each under `"noise"`, which nothing predicts, `"content"`,
         which content predicts about as well as low-level features do, and `"unseen"`, in whose places other words have
-        causes, too. Words that are mostly in flagged rows, and those that images explain in most places, belong to none.
+        causes, too. Words that are mostly in flagged rows, and those that images explain as a rule, belong to none.
     """
     groups: dict[str, list[Cause]] = {"noise": [], "content": [], "unseen": []}
     scores = finder.first_scores

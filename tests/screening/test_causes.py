@@ -9,8 +9,8 @@ from tiny_models import tiny_tokenizer
 
 from cvreg_trainer.screening.candidates import find_candidates
 from cvreg_trainer.screening.causes import Cause, CauseFinder
-from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
 from cvreg_trainer.screening.rivals import Rivals
+from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.screen import Screen, screen_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
