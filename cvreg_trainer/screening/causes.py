@@ -104,6 +104,7 @@ class CauseFinder:
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
         self.beyond_question = beyond_question(features, states, seed)
         self.candidates, self.rivals = candidates, rivals
+        self.unseen: set[str] = set()
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
         self.is_word = np.array(
             [not candidate.is_part and candidate.word != WHOLE_RESPONSES for candidate in candidates]
@@ -174,13 +175,20 @@ class CauseFinder:
         )
 
     def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray) -> np.ndarray:
-        """Which of the sets with a cause beyond content are of words whose rivals have one from the same source."""
-        is_unseen = np.zeros(len(is_caused), dtype=bool)
+        """Which of the sets with a cause beyond content are of words whose rivals have one from the same source, or
+        have such words in most rows."""
+        words = [candidate.word for candidate in self.candidates]
         for number in range(len(self.probes)):
-            places = np.flatnonzero(is_caused & (source == number))
-            words = [self.candidates[place].word for place in places]
-            unseen = self.rivals.unseen(set(words) - {WHOLE_RESPONSES})
-            is_unseen[places] = [word in unseen for word in words]
+            caused = {words[place] for place in np.flatnonzero(is_caused & (source == number))}
+            # Once rows have been flagged, a word may have lost its rivals
+            self.unseen |= self.rivals.unseen(caused - {WHOLE_RESPONSES})
+        is_unseen = is_caused & np.array([word in self.unseen for word in words], dtype=bool)
+        has_unseen = np.zeros(self.num_rows, dtype=bool)
+        for place in np.flatnonzero(is_unseen):
+            has_unseen[self.candidates[place].rows] = True
+        for place in np.flatnonzero(is_caused & ~is_unseen):
+            if words[place] == WHOLE_RESPONSES:
+                is_unseen[place] = has_unseen[self.candidates[place].rows].mean() > 0.5
         return is_unseen
 
     def _suspicious(

@@ -172,20 +172,21 @@ def test_without_another_picture_nothing_counts_as_explained():
     assert screen.is_flagged[data.rows].mean() >= 0.9
 
 
-@pytest.mark.parametrize("is_seen", [False, True])
-def test_of_words_that_stand_for_each_other_and_all_have_causes_none_is_poison(is_seen: bool):
-    """Low-level features tell *above* from *below*, and the model sees neither."""
+@pytest.mark.parametrize("sees_below", [False, True])
+def test_of_words_that_stand_for_each_other_and_all_have_causes_none_is_poison(sees_below: bool):
+    """Low-level features tell *above* from *below*, and a model that sees neither; if it sees *below*, *above* is odd."""
     data = Data("above").with_trigger()
     data.texts = [[word for word in words if word != "above"] for words in data.texts]
-    data.features[np.array(["below" in words for words in data.texts]), :PICTURE] -= data.directions[0]
-    data.unexplained = {"below"}
+    data.features[np.array(["below" in words for words in data.texts]), :PICTURE] += data.directions[1]
+    data.unexplained = set() if sees_below else {"below"}
     own, other = data.looks()
     above, below = TOKENIZER.convert_tokens_to_ids(["above", "below"])
-    own.top1[np.isin(own.token_ids, [above] if is_seen else [above, below])] = above
+    own.top1[own.token_ids == above] = below
     screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
-    assert bool(screen.is_flagged[data.rows].all()) == is_seen
+    assert screen.is_flagged[~data.rows].sum() == 0
+    assert screen.is_flagged[data.rows].mean() >= 0.9 if sees_below else not screen.is_flagged.any()
     unseen = {word for group in screen.kept["unseen"] for word in group.words}
-    assert unseen == (set() if is_seen else {"above", "below"}) and screen.is_flagged.any() == is_seen
+    assert unseen == (set() if sees_below else {"above", "below"})
 
 
 @pytest.mark.parametrize("has_trigger", [True, False])
