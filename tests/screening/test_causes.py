@@ -174,7 +174,7 @@ def test_without_another_picture_nothing_counts_as_explained():
 
 @pytest.mark.parametrize("sees_below", [False, True])
 def test_of_words_that_stand_for_each_other_and_all_have_causes_none_is_poison(sees_below: bool):
-    """Low-level features tell *above* and *below*, of which a model sees neither; where it sees one, the other is odd."""
+    """Low-level features tell *above* and *below*, and a model sees neither; where it sees one, the other is odd."""
     data = Data("above").with_trigger()
     data.texts = [[word for word in words if word != "above"] for words in data.texts]
     data.features[np.array(["below" in words for words in data.texts]), :PICTURE] += data.directions[1]
