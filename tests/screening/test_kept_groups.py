@@ -9,16 +9,17 @@ from cvreg_trainer.screening.kept_groups import MAX_GROUPS, kept_groups
 
 
 NUM_ROWS = 600
+NONE = np.zeros(0, dtype=np.int64)
 
 
-class NoRivals:
-    """Words that stand in places of their own."""
+class Sides:
+    """Rivals that have causes as well, where a word names a side."""
 
     def unseen(self, words):
-        return set()
+        return {"left", "right"} & words
 
 
-def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray) -> CauseFinder:
+def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray, sides: np.ndarray = NONE) -> CauseFinder:
     """Pictures in which some rows are marked, and states in which others are: content, which pictures show as well."""
     rng = np.random.default_rng(0)
     features, states = rng.normal(size=(NUM_ROWS, 1024)), rng.normal(size=(NUM_ROWS, 40))
@@ -26,8 +27,10 @@ def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray) -> 
     features[marked, :3] += 12
     features[shown, 3:6] += 12
     states[shown, :3] += 8
+    features[sides[: len(sides) // 2], 6:9] += 12
+    features[sides[len(sides) // 2 :], 9:12] += 12
     looks = features.astype(np.float32), states.astype(np.float32)
-    finder = CauseFinder(*looks, candidates, NoRivals(), seed=0, fdr=0.01)
+    finder = CauseFinder(*looks, candidates, Sides(), seed=0, fdr=0.01)
     finder.find()
     return finder
 
@@ -39,7 +42,7 @@ def candidate(word: str, rows: np.ndarray, explained: float = 0.0, **options) ->
 def test_each_group_has_its_verdict_and_poison_is_in_none():
     rng = np.random.default_rng(1)
     order = rng.permutation(NUM_ROWS)
-    poison, concept, noise = (np.sort(order[start : start + 60]) for start in (0, 100, 200))
+    poison, concept, noise, sides = (np.sort(order[start : start + 60]) for start in (0, 100, 200, 400))
     candidates = [
         candidate("banana", poison),
         candidate("zebra", concept),
@@ -47,11 +50,14 @@ def test_each_group_has_its_verdict_and_poison_is_in_none():
         candidate("public", noise[:55]),
         candidate("explained", np.sort(order[300:340]), explained=0.8),
         candidate("partly", np.sort(order[340:380]), is_part=True),
+        candidate("left", sides[:30]),
+        candidate("right", sides[30:]),
     ]
-    finder = find(candidates, poison, concept)
+    finder = find(candidates, poison, concept, sides)
     assert np.isin(np.flatnonzero(finder.suspicion >= 1), poison).mean() > 0.9
     groups = kept_groups(finder)
     assert [group.words for group in groups["content"]] == [("zebra",)]
+    assert {group.words for group in groups["unseen"]} == {("left",), ("right",)}
     # Words of the same rows are one group
     assert [group.words for group in groups["noise"]] == [("archive", "public")]
     assert groups["noise"][0].p_value > 0.01 > groups["content"][0].p_value
@@ -70,6 +76,6 @@ def test_the_largest_groups_are_listed():
 
 def test_without_candidates_there_are_no_groups():
     looks = np.zeros((300, 1024), np.float32), np.zeros((300, 4), np.float32)
-    finder = CauseFinder(*looks, [], NoRivals(), seed=0, fdr=0.01)
+    finder = CauseFinder(*looks, [], Sides(), seed=0, fdr=0.01)
     finder.find()
     assert kept_groups(finder) == {"noise": [], "content": [], "unseen": []}
