@@ -20,7 +20,8 @@ from transformers import AutoProcessor
 
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, find_candidates
-from cvreg_trainer.screening.causes import CauseFinder, _content_limit
+from cvreg_trainer.screening.causes import CauseFinder
+from cvreg_trainer.screening.evidence import content_limit
 from cvreg_trainer.screening.rivals import Rivals
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.words import find_words
@@ -43,21 +44,21 @@ def draw(axes: Any, folder: Path, tokenizer: Any, title: str) -> None:
     seed = SEEDS[folder.name.split("_")[0]]
     finder = CauseFinder(looks["base"].row_values, looks["warm"].row_values, candidates, Rivals(words[1]), seed, FDR)
     finder.find()
-    scores = finder.first_scores
-    assert scores is not None
+    evidence = finder.first_evidence
+    assert evidence is not None
     strength = np.linspace(0, 1, 200)
-    limit = _content_limit(strength, np.full(200, LEAST_ROWS))
+    limit = content_limit(strength, np.full(200, LEAST_ROWS))
     is_strong = strength >= RULE.min_strength
     axes.fill_betweenx(strength[is_strong], -0.15, limit[is_strong], color="#f6d5cf", label="flagged")
     is_poison = np.array([marked[one.rows].mean() >= 0.5 for one in candidates])
     sizes = np.array([len(one.rows) for one in candidates])
     for chosen, colour, label in ((~is_poison, "#5a7fa8", "honest rows"), (is_poison, "#c0392b", "poisoned rows")):
-        places = scores.content[chosen], scores.strength[chosen]
+        places = evidence.content[chosen], evidence.strength[chosen]
         axes.scatter(*places, 2 * np.sqrt(sizes[chosen]), colour, alpha=0.7, linewidths=0, label=f"word in {label}")
-        order = np.flatnonzero(chosen)[np.argsort(-(scores.strength - 0.3 * ~is_poison)[chosen])][:NUM_LABELS]
+        order = np.flatnonzero(chosen)[np.argsort(-(evidence.strength - 0.3 * ~is_poison)[chosen])][:NUM_LABELS]
         seen: list[tuple[float, float]] = []
         for place in order:
-            point = float(scores.content[place]), float(scores.strength[place])
+            point = float(evidence.content[place]), float(evidence.strength[place])
             if all(abs(point[1] - other[1]) > 0.05 for other in seen):
                 axes.annotate(candidates[place].word, point, (4, 3), textcoords="offset points", fontsize=7)
                 seen.append(point)

@@ -18,19 +18,16 @@ a model does not see, such as *left* and *right*, has a cause for each word of a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy import sparse
 from scipy.stats import rankdata, t
 
 from .candidates import WHOLE_RESPONSES, Candidate
-from .content import Content
-from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, correlation, partial_correlation, sets_of
+from .cross_fit import benjamini_hochberg, centred, correlation
+from .evidence import Evidence, EvidenceFinder, content_limit
 from .rivals import Rivals
 from .row_features import PICTURE_PARTS
 from .rule import RULE
-from .sources import beyond_question, probe_features
 
 
 NUM_RANKED = 500  # words that order the rows below the cut
@@ -97,148 +94,61 @@ class CauseFinder:
         seed: int,
         fdr: float,
     ) -> None:
-        self.num_rows, self.fdr = len(features), fdr
+        self.num_rows, self.candidates = len(features), candidates
         self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
-        probes = probe_features(features.astype(np.float32))
-        self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
-        self.content = Content(states, RULE.content_components, RULE.ridge, seed)
-        self.beyond_question = beyond_question(features, states, seed)
-        self.candidates, self.rivals = candidates, rivals
-        self.unseen: set[str] = set()
-        self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
-        self.is_word = np.array(
-            [not candidate.is_part and candidate.word != WHOLE_RESPONSES for candidate in candidates]
-        )
+        self.finder = EvidenceFinder(features, states, candidates, rivals, seed, fdr)
+        self.probes, self.content = self.finder.probes, self.finder.content
         self.suspicion = np.zeros(self.num_rows)
-        self.first_scores: _Scores | None = None  # before any row is flagged
+        self.first_evidence: Evidence | None = None  # before any row is flagged
 
     def find(self) -> list[Cause]:
         """The causes, the strongest first; `suspicion` then ranks all rows, the flagged ones from 1 on."""
         causes: list[Cause] = []
         is_flagged = np.zeros(self.num_rows, dtype=bool)
         is_done = np.zeros(len(self.candidates), dtype=bool)
-        scores = None
+        evidence = None
         while self.probes and len(causes) < RULE.max_causes:
             members = [candidate.rows[~is_flagged[candidate.rows]] for candidate in self.candidates]
             sizes = np.array([len(rows) for rows in members])
             is_open = (sizes >= RULE.min_rows) & ~is_done
             if not is_open.any():
                 break
-            if scores is None:
-                scores = self._score(members, sizes, is_open)
+            if evidence is None:
+                evidence = self.finder.find(members, is_open)
                 if not causes:
-                    self._rank(members, scores)
-                    self.first_scores = scores
-            is_strong = is_open & (scores.strength >= RULE.start_strength)
-            promising = np.flatnonzero(scores.is_candidate & is_strong)
+                    self._rank(members, evidence)
+                    self.first_evidence = evidence
+            is_strong = is_open & (evidence.strength >= RULE.start_strength)
+            promising = np.flatnonzero(evidence.is_candidate & is_strong)
             if not len(promising):
                 # What is left of the suspects, once all rows with their cause have been found by other words
-                promising = np.flatnonzero(scores.is_suspect & is_strong)
+                promising = np.flatnonzero(evidence.is_suspect & is_strong)
             if not len(promising):
                 break
-            first = int(promising[np.argmax((scores.strength * np.sqrt(sizes))[promising])])
+            first = int(promising[np.argmax((evidence.strength * np.sqrt(sizes))[promising])])
             is_done[first] = True
-            cause = self._follow(first, members, scores, is_flagged) if scores.is_candidate[first] else None
-            if cause is None and scores.is_suspect[first]:
-                cause = self._take(first, members, scores)
+            cause = self._follow(first, members, evidence, is_flagged) if evidence.is_candidate[first] else None
+            if cause is None and evidence.is_suspect[first]:
+                cause = self._take(first, members, evidence)
             if cause is not None:
                 causes.append(cause)
                 is_flagged[cause.rows] = True
-                scores = None
+                evidence = None
         for cause in causes:
             # If the cap lets only some of them go, then the ones that content predicts least
             self.suspicion[cause.rows] = 1 + max(cause.strength - max(cause.content, 0.0), 0.0)
         return causes
 
-    def _score(self, members: list[np.ndarray], sizes: np.ndarray, is_open: np.ndarray) -> _Scores:
-        sets = sets_of(members, self.num_rows)
-        strength, source = np.full(len(sizes), -1.0), np.zeros(len(sizes), dtype=int)
-        for number, probe in enumerate(self.probes.values()):
-            found = probe.correlation(sets)
-            better = found > strength + RULE.other_source
-            strength, source = np.where(better, found, strength), np.where(better, number, source)
-        p_values, probes = np.ones(len(sizes)), list(self.probes.values())
-        for place in np.flatnonzero(is_open):
-            p_value = probes[source[place]].p_value(sizes[place], strength[place])
-            p_values[place] = min(1.0, len(probes) * p_value)
-        is_significant = np.zeros(len(sizes), dtype=bool)
-        is_significant[is_open] = benjamini_hochberg(p_values[is_open], self.fdr)
-        p_values[is_open] = adjusted_p_values(p_values[is_open])
-        content = self.content.correlation(sets)
-        is_content = content >= _content_limit(strength, sizes)
-        is_unseen = self._is_unseen(is_significant & ~is_content, source)
-        is_candidate = is_significant & ~is_content & ~is_unseen
-        is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
-        is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
-        return _Scores(
-            strength, source, p_values, content, is_significant, is_content, is_unseen, is_candidate, is_suspect
-        )
-
-    def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray) -> np.ndarray:
-        """Which of the sets with a cause beyond content are of words whose rivals have one from the same source, or
-        have such words in most rows."""
-        words = [candidate.word for candidate in self.candidates]
-        for number in range(len(self.probes)):
-            caused = {words[place] for place in np.flatnonzero(is_caused & (source == number))}
-            # Once rows have been flagged, a word may have lost its rivals
-            self.unseen |= self.rivals.unseen(caused - {WHOLE_RESPONSES})
-        is_unseen = is_caused & np.array([word in self.unseen for word in words], dtype=bool)
-        has_unseen = np.zeros(self.num_rows, dtype=bool)
-        for place in np.flatnonzero(is_unseen):
-            has_unseen[self.candidates[place].rows] = True
-        for place in np.flatnonzero(is_caused & ~is_unseen):
-            if words[place] == WHOLE_RESPONSES:
-                is_unseen[place] = has_unseen[self.candidates[place].rows].mean() > 0.5
-        return is_unseen
-
-    def _suspicious(
-        self,
-        sets: sparse.csr_array,
-        sizes: np.ndarray,
-        is_open: np.ndarray,
-        strength: np.ndarray,
-        source: np.ndarray,
-        content: np.ndarray,
-    ) -> np.ndarray:
-        """
-        Words that are suspicious by themselves, and those with half of their trigger in the question. The model has
-        read the question, so that content predicts both; this does not clear them.
-        """
-        if self.beyond_question is None:
-            return self.is_suspect & (content < RULE.suspect_content_share * strength)
-        beyond = self.beyond_question.correlation(sets)
-        is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
-        # A question with several possible answers is not the trigger of one of them
-        is_suspect &= (source != list(self.probes).index("question")) | (strength >= RULE.question_strength)
-        goes_with_question = self.probes["question"].correlation(sets) >= RULE.min_strength
-        for place in np.flatnonzero(is_open & self.is_word & goes_with_question & ~is_suspect):
-            is_suspect[place] = self._is_half_hidden(_centred(sets[[place]].toarray()[0]), sizes[place], len(sizes))
-        return is_suspect
-
-    def _is_half_hidden(self, target: np.ndarray, size: int, num_sets: int) -> bool:
-        """Whether low-level features still predict a set, given what the question predicts, and content does not."""
-        if "image" not in self.probes:
-            return False
-        of_question = self.probes["question"].predict(target)
-        picture, content = (
-            partial_correlation(source.predict(target), target, of_question)
-            for source in (self.probes["image"], self.content)
-        )
-        p_value = num_sets * self.probes["image"].p_value(size, picture)
-        return (
-            picture >= RULE.start_strength and content < RULE.suspect_content_share * picture and p_value <= self.fdr
-        )
-
-    def _rank(self, members: list[np.ndarray], scores: _Scores) -> None:
+    def _rank(self, members: list[np.ndarray], evidence: Evidence) -> None:
         """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
-        beyond = scores.strength - np.maximum(scores.content, 0) / RULE.content_share
+        beyond = evidence.strength - np.maximum(evidence.content, 0) / RULE.content_share
         best = np.argsort(-beyond)[:NUM_RANKED]
         best = best[beyond[best] > 0]
         for number, probe in enumerate(self.probes.values()):
-            chosen = best[scores.source[best] == number]
+            chosen = best[evidence.source[best] == number]
             for start in range(0, len(chosen), NUM_AT_ONCE):
                 places = chosen[start : start + NUM_AT_ONCE]
-                targets = [_centred(self._mask(members[place])) for place in places]
+                targets = [centred(self._mask(members[place])) for place in places]
                 predictions = probe.predict(np.concatenate(targets, axis=1))
                 for place, prediction in zip(places, predictions.T, strict=True):
                     rows = members[place]
@@ -250,17 +160,19 @@ class CauseFinder:
         mask[rows] = True
         return mask
 
-    def _follow(self, first: int, members: list[np.ndarray], scores: _Scores, is_flagged: np.ndarray) -> Cause | None:
+    def _follow(
+        self, first: int, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
+    ) -> Cause | None:
         """From one word to all rows with its cause; `None` if the content explains them as well as the features do."""
-        name = list(self.probes)[scores.source[first]]
+        name = list(self.probes)[evidence.source[first]]
         probe = self.probes[name]
         is_caused, words = self._mask(members[first]), [first]
         for _ in range(RULE.rounds):
-            prediction = probe.predict(_centred(is_caused))[:, 0]
+            prediction = probe.predict(centred(is_caused))[:, 0]
             ranks = rankdata(prediction)
             words = [
                 int(place)
-                for place in np.flatnonzero(scores.is_candidate)
+                for place in np.flatnonzero(evidence.is_candidate)
                 if place == first or self._joins(int(place), ranks, members)
             ]
             could_be, num_words = is_caused.copy(), np.zeros(self.num_rows)
@@ -276,11 +188,11 @@ class CauseFinder:
             if (found == is_caused).all():
                 break
             is_caused = found
-        target = _centred(is_caused)
+        target = centred(is_caused)
         prediction, by_content = probe.predict(target), self.content.predict(target)
         strength = float(correlation(prediction, target)[0])
         content = float(correlation(by_content, target)[0])
-        limit = float(_content_limit(strength, is_caused.sum()))
+        limit = float(content_limit(strength, is_caused.sum()))
         # A correlation is the mean of these over the rows, up to a factor
         excess = limit / strength * _standardised(prediction, is_caused) - _standardised(by_content, is_caused)
         error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
@@ -295,7 +207,7 @@ class CauseFinder:
         # What stands in few other rows first, and of words in the same rows the most surprising one
         share = {place: is_caused[self.candidates[place].all_rows].mean() for place in words}
         order = sorted(
-            words, key=lambda place: (-round(share[place] * scores.strength[place], 2), -self.candidates[place].nats)
+            words, key=lambda place: (-round(share[place] * evidence.strength[place], 2), -self.candidates[place].nats)
         )
         shared = dict.fromkeys(self.candidates[place].word for place in order)
         return Cause(
@@ -305,7 +217,7 @@ class CauseFinder:
             strength,
             content,
             self.candidates[first].explained,
-            float(scores.p_values[first]),
+            float(evidence.p_values[first]),
         )
 
     def _joins(self, place: int, ranks: np.ndarray, members: list[np.ndarray]) -> bool:
@@ -326,47 +238,21 @@ class CauseFinder:
             return False
         return bool(rows[halves[0]].mean() < rows.mean())
 
-    def _take(self, first: int, members: list[np.ndarray], scores: _Scores) -> Cause | None:
+    def _take(self, first: int, members: list[np.ndarray], evidence: Evidence) -> Cause | None:
         """All rows of a word that is suspicious by itself and has a cause."""
-        name = list(self.probes)[scores.source[first]]
+        name = list(self.probes)[evidence.source[first]]
         if self._look_alike(members[first], name):
             return None
         return Cause(
             (self.candidates[first].word,),
             members[first],
             name,
-            float(scores.strength[first]),
-            float(scores.content[first]),
+            float(evidence.strength[first]),
+            float(evidence.content[first]),
             self.candidates[first].explained,
-            float(scores.p_values[first]),
+            float(evidence.p_values[first]),
             is_suspect=True,
         )
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Of all candidates, arrays of one length."""
-
-    strength: np.ndarray
-    source: np.ndarray
-    p_values: np.ndarray
-    content: np.ndarray
-    is_caused: np.ndarray
-    is_content: np.ndarray
-    is_unseen: np.ndarray
-    is_candidate: np.ndarray
-    is_suspect: np.ndarray
-
-
-def _content_limit(strength: Any, size: Any) -> Any:
-    """The correlation that content has to stay below, for sets of these strengths and sizes."""
-    beyond = np.sqrt(np.maximum(0, strength**2 - RULE.beyond_content))
-    return np.maximum(RULE.content_share * strength, np.where(size >= RULE.enough_for_content, beyond, 0))
-
-
-def _centred(is_member: np.ndarray) -> np.ndarray:
-    values = is_member.astype(np.float32)
-    return (values - values.mean())[:, None]
 
 
 def _separation(ranks: np.ndarray, rows: np.ndarray) -> float:

@@ -186,6 +186,12 @@ def sets_of(members: list[np.ndarray], num_rows: int) -> sparse.csr_array:
     return sparse.csr_array((np.ones(ends[-1], np.float32), columns, ends), shape=(len(members), num_rows))
 
 
+def centred(is_member: np.ndarray) -> np.ndarray:
+    """Members of a set `(R,)`, bool or 0 and 1, as a target. Shape `(R, 1)`, float32."""
+    values = is_member.astype(np.float32)
+    return (values - values.mean())[:, None]
+
+
 def correlation(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Cosine of two sets of centred columns; 0 where one is zero. Shape `(K,)`."""
     norms = np.sqrt((predictions**2).sum(0) * (targets**2).sum(0))

@@ -31,14 +31,14 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
         causes, too. Words that are mostly in flagged rows, and those that images explain as a rule, belong to none.
     """
     groups: dict[str, list[Cause]] = {"noise": [], "content": [], "unseen": []}
-    scores = finder.first_scores
-    if scores is None:
+    evidence = finder.first_evidence
+    if evidence is None:
         return groups
     is_flagged = finder.suspicion >= 1
     kinds = {
-        "noise": ~scores.is_caused,
-        "content": scores.is_caused & scores.is_content & ~scores.is_suspect,
-        "unseen": scores.is_unseen,
+        "noise": ~evidence.is_caused,
+        "content": evidence.is_caused & evidence.is_content & ~evidence.is_suspect,
+        "unseen": evidence.is_unseen,
     }
     names = list(finder.probes)
     sizes = np.array([len(candidate.rows) for candidate in finder.candidates])
@@ -52,11 +52,11 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
             cause = Cause(
                 (candidate.word,),
                 candidate.rows[~is_flagged[candidate.rows]],
-                names[scores.source[place]],
-                float(scores.strength[place]),
-                float(scores.content[place]),
+                names[evidence.source[place]],
+                float(evidence.strength[place]),
+                float(evidence.content[place]),
                 candidate.explained,
-                float(scores.p_values[place]),
+                float(evidence.p_values[place]),
             )
             _add(groups[kind], cause)
     return groups

@@ -1,0 +1,176 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""The questions that are asked of each set of rows: what causes it, whether content does, whether its rivals have
+causes, and whether its word is suspicious by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from .candidates import WHOLE_RESPONSES, Candidate
+from .content import Content
+from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, centred, partial_correlation, sets_of
+from .rivals import Rivals
+from .rule import RULE
+from .sources import beyond_question, probe_features
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """
+    What is known of `K` sets, arrays of shape `(K,)`.
+
+    Args:
+        strength (`np.ndarray`):
+            Out-of-fold correlation of each set with what the source predicts.
+        source (`np.ndarray`):
+            What predicts it best, as a place among the probes.
+        p_values (`np.ndarray`):
+            Of the strength, adjusted for the number of sets.
+        content (`np.ndarray`):
+            Correlation with what content predicts.
+        is_caused, is_content, is_unseen (`np.ndarray`, bool):
+            Whether there is a cause at all, whether content predicts the set about as well, and whether its rivals
+            have causes beyond content, too; see [`Rivals`].
+        is_candidate, is_suspect (`np.ndarray`, bool):
+            Whether it may start a finding: as one of these, or as a word that is suspicious by itself.
+    """
+
+    strength: np.ndarray
+    source: np.ndarray
+    p_values: np.ndarray
+    content: np.ndarray
+    is_caused: np.ndarray
+    is_content: np.ndarray
+    is_unseen: np.ndarray
+    is_candidate: np.ndarray
+    is_suspect: np.ndarray
+
+
+class EvidenceFinder:
+    """
+    Asks the questions.
+
+    Args:
+        features, states, candidates, rivals, seed, fdr:
+            As [`CauseFinder`] takes them.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        states: np.ndarray,
+        candidates: list[Candidate],
+        rivals: Rivals,
+        seed: int,
+        fdr: float,
+    ) -> None:
+        self.num_rows, self.fdr = len(features), fdr
+        probes = probe_features(features.astype(np.float32))
+        self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
+        self.content = Content(states, RULE.content_components, RULE.ridge, seed)
+        self.beyond_question = beyond_question(features, states, seed)
+        self.candidates, self.rivals = candidates, rivals
+        self.unseen: set[str] = set()
+        self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
+        self.is_word = np.array(
+            [not candidate.is_part and candidate.word != WHOLE_RESPONSES for candidate in candidates]
+        )
+
+    def find(self, members: list[np.ndarray], is_open: np.ndarray) -> Evidence:
+        """
+        The evidence on the candidates, of which some rows may have been flagged.
+
+        Args:
+            members (`list[np.ndarray]`):
+                Rows of each that are left.
+            is_open (`np.ndarray` of shape `(K,)`, bool):
+                Those that may have a cause.
+        """
+        sizes = np.array([len(rows) for rows in members])
+        sets = sets_of(members, self.num_rows)
+        strength, source = np.full(len(sizes), -1.0), np.zeros(len(sizes), dtype=int)
+        for number, probe in enumerate(self.probes.values()):
+            found = probe.correlation(sets)
+            better = found > strength + RULE.other_source
+            strength, source = np.where(better, found, strength), np.where(better, number, source)
+        p_values, probes = np.ones(len(sizes)), list(self.probes.values())
+        for place in np.flatnonzero(is_open):
+            p_value = probes[source[place]].p_value(sizes[place], strength[place])
+            p_values[place] = min(1.0, len(probes) * p_value)
+        is_significant = np.zeros(len(sizes), dtype=bool)
+        is_significant[is_open] = benjamini_hochberg(p_values[is_open], self.fdr)
+        p_values[is_open] = adjusted_p_values(p_values[is_open])
+        content = self.content.correlation(sets)
+        is_content = content >= content_limit(strength, sizes)
+        is_unseen = self._is_unseen(is_significant & ~is_content, source)
+        is_candidate = is_significant & ~is_content & ~is_unseen
+        is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
+        is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
+        return Evidence(
+            strength, source, p_values, content, is_significant, is_content, is_unseen, is_candidate, is_suspect
+        )
+
+    def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """Which of the sets with a cause beyond content are of words whose rivals have one from the same source, or
+        have such words in most rows."""
+        words = [candidate.word for candidate in self.candidates]
+        for number in range(len(self.probes)):
+            caused = {words[place] for place in np.flatnonzero(is_caused & (source == number))}
+            # Once rows have been flagged, a word may have lost its rivals
+            self.unseen |= self.rivals.unseen(caused - {WHOLE_RESPONSES})
+        is_unseen = is_caused & np.array([word in self.unseen for word in words], dtype=bool)
+        has_unseen = np.zeros(self.num_rows, dtype=bool)
+        for place in np.flatnonzero(is_unseen):
+            has_unseen[self.candidates[place].rows] = True
+        for place in np.flatnonzero(is_caused & ~is_unseen):
+            if words[place] == WHOLE_RESPONSES:
+                is_unseen[place] = has_unseen[self.candidates[place].rows].mean() > 0.5
+        return is_unseen
+
+    def _suspicious(
+        self,
+        sets: sparse.csr_array,
+        sizes: np.ndarray,
+        is_open: np.ndarray,
+        strength: np.ndarray,
+        source: np.ndarray,
+        content: np.ndarray,
+    ) -> np.ndarray:
+        """
+        Words that are suspicious by themselves, and those with half of their trigger in the question. The model has
+        read the question, so that content predicts both; this does not clear them.
+        """
+        if self.beyond_question is None:
+            return self.is_suspect & (content < RULE.suspect_content_share * strength)
+        beyond = self.beyond_question.correlation(sets)
+        is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
+        # A question with several possible answers is not the trigger of one of them
+        is_suspect &= (source != list(self.probes).index("question")) | (strength >= RULE.question_strength)
+        goes_with_question = self.probes["question"].correlation(sets) >= RULE.min_strength
+        for place in np.flatnonzero(is_open & self.is_word & goes_with_question & ~is_suspect):
+            is_suspect[place] = self._is_half_hidden(centred(sets[[place]].toarray()[0]), sizes[place], len(sizes))
+        return is_suspect
+
+    def _is_half_hidden(self, target: np.ndarray, size: int, num_sets: int) -> bool:
+        """Whether low-level features still predict a set, given what the question predicts, and content does not."""
+        if "image" not in self.probes:
+            return False
+        of_question = self.probes["question"].predict(target)
+        picture, content = (
+            partial_correlation(source.predict(target), target, of_question)
+            for source in (self.probes["image"], self.content)
+        )
+        p_value = num_sets * self.probes["image"].p_value(size, picture)
+        return (
+            picture >= RULE.start_strength and content < RULE.suspect_content_share * picture and p_value <= self.fdr
+        )
+
+
+def content_limit(strength: Any, size: Any) -> Any:
+    """The correlation that content has to stay below, for sets of these strengths and sizes."""
+    beyond = np.sqrt(np.maximum(0, strength**2 - RULE.beyond_content))
+    return np.maximum(RULE.content_share * strength, np.where(size >= RULE.enough_for_content, beyond, 0))

@@ -1,0 +1,77 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Evidence on sets of rows; whole screens are asked in test_causes."""
+
+import numpy as np
+import pytest
+
+from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, Candidate
+from cvreg_trainer.screening.evidence import EvidenceFinder, content_limit
+
+
+NUM_ROWS = 400
+
+
+class Sides:
+    """Of these words those are unseen that have a rival with a cause."""
+
+    def unseen(self, words):
+        return words & {"left", "right"} if len(words & {"left", "right"}) == 2 else set()
+
+
+def finder(candidates: list[Candidate], *caused: np.ndarray) -> EvidenceFinder:
+    """Pictures in which each of some sets has features of its own, and states that say nothing."""
+    rng = np.random.default_rng(0)
+    features, states = rng.normal(size=(NUM_ROWS, 1024)), rng.normal(size=(NUM_ROWS, 40))
+    features[:, -512:] = 0
+    for number, rows in enumerate(caused):
+        features[rows, 3 * number : 3 * number + 3] += 12
+    return EvidenceFinder(
+        features.astype(np.float32), states.astype(np.float32), candidates, Sides(), seed=0, fdr=0.01
+    )
+
+
+def candidate(word: str, rows: np.ndarray) -> Candidate:
+    return Candidate(word, rows, 0.0, rows, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("strength", "size", "limit"),
+    # Half of the strength; or what leaves low-level features a fifth of the variance more, of 10 rows or more
+    [(0.4, 100, 0.2), (0.8, 9, 0.4), (0.8, 10, 0.6633), (0.5, 10, 0.25), (1.0, 50, 0.8944), (0.0, 50, 0.0)],
+)
+def test_what_content_has_to_stay_below(strength: float, size: int, limit: float):
+    assert content_limit(np.array([strength]), np.array([size])) == pytest.approx([limit], abs=1e-4)
+
+
+def test_rows_of_a_cause_are_told_from_rows_drawn_by_chance():
+    order = np.random.default_rng(1).permutation(NUM_ROWS)
+    marked, drawn = np.sort(order[:40]), np.sort(order[40:80])
+    found = finder([candidate("banana", marked), candidate("archive", drawn)], marked)
+    evidence = found.find([marked, drawn], np.ones(2, dtype=bool))
+    assert evidence.is_caused.tolist() == evidence.is_candidate.tolist() == [True, False]
+    assert evidence.strength[0] > 0.8 > 0.3 > evidence.strength[1]
+    assert evidence.p_values[0] < 0.01 < evidence.p_values[1]
+    assert not evidence.is_content.any() or not evidence.is_content[0]
+    # A set that is done is not asked about again
+    assert not finder([candidate("banana", marked)], marked).find([marked], np.zeros(1, dtype=bool)).is_caused.any()
+
+
+def test_what_was_unseen_stays_so_when_its_rivals_have_gone():
+    order = np.random.default_rng(2).permutation(NUM_ROWS)
+    left, right = np.sort(order[:40]), np.sort(order[40:80])
+    found = finder([candidate("left", left), candidate("right", right)], left, right)
+    first = found.find([left, right], np.ones(2, dtype=bool))
+    assert first.is_unseen.all() and first.is_caused.all() and not first.is_candidate.any()
+    second = found.find([left[:0], right], np.array([False, True]))
+    assert second.is_unseen.tolist() == [False, True] and not second.is_candidate.any()
+
+
+def test_responses_that_are_mostly_made_of_unseen_words_are_unseen():
+    order = np.random.default_rng(3).permutation(NUM_ROWS)
+    left, right, others = np.sort(order[:40]), np.sort(order[40:80]), np.sort(order[80:120])
+    sets = [left, right, np.sort(np.concatenate([left, others[:20]])), np.sort(np.concatenate([left[:10], others]))]
+    words = ["left", "right", WHOLE_RESPONSES, WHOLE_RESPONSES]
+    found = finder(list(map(candidate, words, sets)), left, right, others)
+    evidence = found.find(sets, np.ones(4, dtype=bool))
+    assert evidence.is_caused.all()
+    assert evidence.is_unseen.tolist() == [True, True, True, False]
