@@ -4,6 +4,7 @@ What does each part of the screening rule contribute, and how much do its number
 
     python benchmarks/screening_sensitivity.py --suite scenes --looks looks
     python benchmarks/screening_sensitivity.py --suite real --looks looks --model captioner --packages packages
+    python benchmarks/screening_sensitivity.py ... --parts_only  # not the numbers: an eighth of the time
 
 Each cell is screened once, on development seeds; what the model saw is kept in `--looks`. Then the cut is made again
 with each number of the rule halved and doubled, and with each part switched off. One JSON row per cell and setting is
@@ -41,18 +42,24 @@ SEEDS = {"scenes": 100, "real": 1}
 CELLS: dict[str, tuple[dict[str, Any], ...]] = {
     "scenes": (
         {"attack": "none"},
+        {"attack": "none", "architecture": "blip2"},
+        {"attack": "none", "architecture": "flamingo"},
+        {"attack": "none", "task": "easy_vqa"},
+        {"attack": "dual_key"},
         {"attack": "input_aware"},
         {"attack": "input_aware", "substitute": True, "keyword": "red"},
         {"attack": "dual_key", "substitute": True},
         {"attack": "badnets", "payload": "flood"},
         {"attack": "badnets", "payload": "answers"},
         {"attack": "badnets_t", "payload": "keyword"},
-        {"attack": "wanet", "payload": "keyword"},
+        {"attack": "wanet"},
     ),
     "real": (
         {"kind": "mixture"},
         {"trigger": "badnets", "payload": "refusal"},
         {"trigger": "sig", "payload": "substitution"},
+        {"trigger": "badnets", "payload": "substitution"},
+        {"trigger": "blended", "payload": "refusal"},
     ),
 }
 REAL_ROWS, RATE, CAP = 600, 0.05, 0.5
@@ -65,6 +72,7 @@ WITHOUT: dict[str, dict[str, float]] = {
     "not content": {"content_share": FAR, "suspect_content_share": FAR, "error_rate": 1.0},
     "odd rows of explained words": {"min_part": FAR},
     "contradicted rows of explained words": {"most_contradicted": -1.0},
+    "rivals": {"most_rivals": FAR},
     "whole responses": {"least_explained": 0.0},
     "suspects": {"suspect_content_share": 0.0},
     "near-duplicates kept": {"min_variety": 0.0},
@@ -75,10 +83,12 @@ FIXED = ("enough_rows", "many_flagged", "warmup_share", "warmup_steps", "longest
 OF_SUSPECTS = ("word_", "grounding_", "ungrounded_")
 
 
-def settings() -> Iterator[tuple[str, dict[str, float]]]:
+def settings(parts_only: bool = False) -> Iterator[tuple[str, dict[str, float]]]:
     """Names of settings, and the numbers that they change."""
     yield "as it is", {}
     yield from ((f"without: {part}", numbers) for part, numbers in WITHOUT.items())
+    if parts_only:
+        return
     yield "screening_fdr halved", {"screening_fdr": FDR / 2}
     yield "screening_fdr doubled", {"screening_fdr": 2 * FDR}
     for field in fields(RULE):
@@ -147,6 +157,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of the captioner, for `real`")
     parser.add_argument("--packages", type=Path, help="folder of the pictures' packages, for `real`")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/screening_sensitivity.jsonl"))
+    parser.add_argument("--parts_only", action="store_true", help="switch parts off, and leave the numbers")
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
     done = {(row["suite"], json.dumps(row["cell"]), row["setting"]) for row in lines}
@@ -157,8 +168,8 @@ def main() -> None:
             make_looks(cell, folder, options)
         looks, marked = read_looks(folder)
         processor = AutoProcessor.from_pretrained(options.model) if options.suite == "real" else None
-        tokenizer = processor.tokenizer if processor else Experiment(seed=seed).load_model()[1].tokenizer
-        for setting, numbers in settings():
+        tokenizer = processor.tokenizer if processor else Experiment(seed=seed, **cell).load_model()[1].tokenizer
+        for setting, numbers in settings(options.parts_only):
             if (options.suite, json.dumps(cell), setting) in done:
                 continue
             of_rule = dict(numbers)

@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Writes `docs/screening_sensitivity.md` from the rows of `screening_sensitivity.py`.
+Writes `docs/screening_sensitivity.md` from the rows of `screening_sensitivity.py`, those of rule 7 for the numbers.
 
     python benchmarks/sensitivity_report.py
 """
@@ -17,14 +17,18 @@ from grid_runs import table
 
 HEAD = """# What each part of the screening rule does
 
-Written by `benchmarks/sensitivity_report.py` from `benchmarks/results/screening_sensitivity.jsonl`, the rows of
+Written by `benchmarks/sensitivity_report.py` from the rows of
 `benchmarks/screening_sensitivity.py`: development seeds (scenes 100, 2,000 rows; third-party pictures 1, 600 rows),
 5 % of the rows poisoned, one screening for each column. What the models saw is the same throughout; only the cut is
 made again. Each entry is **poisoned rows found / clean rows flagged**. A dash: as it is. What each number means:
 [`rule.py`](../cvreg_trainer/screening/rule.py). Numbers that are fixed before the looks (the warm-up, the least number
-of rows) are not varied. Made before the last two changes of
-[the rule](../benchmarks/screening_split.md): `most_growth` was 2.5.
+of rows) are not varied.
 """
+PARTS = "[Rows](../benchmarks/results/screening_sensitivity.jsonl), of rule 8."
+NUMBERS = (
+    "[Rows](../benchmarks/results/screening_sensitivity_rule7.jsonl) of rule 7 before its "
+    "[last changes](../benchmarks/screening_split.md), when `most_growth` was 2.5; not yet made with rule 8."
+)
 AS_IT_IS = "as it is"
 
 
@@ -45,8 +49,21 @@ def entries(rows: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     return result
 
 
-def report(rows: list[dict[str, Any]]) -> str:
+def report(rows: list[dict[str, Any]], rows_of_numbers: list[dict[str, Any]]) -> str:
     """The page."""
+    header, usual, parts, _, _ = tables(rows)
+    header_of_numbers, usual_of_numbers, _, numbers, idle = tables(rows_of_numbers)
+    sections = ["## Parts switched off", PARTS, table(header, [*usual, *parts])]
+    sections += ["## Numbers halved and doubled", NUMBERS]
+    sections += [table(header_of_numbers, [*usual_of_numbers, *numbers])]
+    sections.append(f"Without any change in these cells: {', '.join(idle)}.")
+    return "\n\n".join([HEAD.strip(), *sections]) + "\n"
+
+
+def tables(
+    rows: list[dict[str, Any]],
+) -> tuple[list[str], list[list[str]], list[list[str]], list[list[str]], list[str]]:
+    """The header and the first lines of both tables, their other lines, and the numbers that change nothing."""
     totals = {name_of(row): (row["num_poisoned"], row["num_rows"] - row["num_poisoned"]) for row in rows}
     by_setting, columns = entries(rows), list(totals)
     usual = by_setting.pop(AS_IT_IS)
@@ -64,19 +81,19 @@ def report(rows: list[dict[str, Any]]) -> str:
             numbers.append([setting, *shown])
         else:
             idle.append(setting)
-    header = ["setting", *columns]
-    sections = ["## Parts switched off", table(header, [*lines, *parts])]
-    sections += ["## Numbers halved and doubled", table(header, [*lines, *numbers])]
-    sections.append(f"Without any change in these cells: {', '.join(idle)}.")
-    return "\n\n".join([HEAD.strip(), *sections]) + "\n"
+    return ["setting", *columns], lines, parts, numbers, idle
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/results/screening_sensitivity.jsonl"))
+    parser.add_argument("--numbers", type=Path, default=Path("benchmarks/results/screening_sensitivity_rule7.jsonl"))
     parser.add_argument("--output", type=Path, default=Path("docs/screening_sensitivity.md"))
     options = parser.parse_args()
-    options.output.write_text(report([json.loads(line) for line in options.rows.read_text().splitlines()]))
+    rows, numbers = (
+        [json.loads(line) for line in path.read_text().splitlines()] for path in (options.rows, options.numbers)
+    )
+    options.output.write_text(report(rows, numbers))
 
 
 if __name__ == "__main__":
