@@ -207,7 +207,7 @@ def test_a_suspect_needs_more_than_a_weak_cause(trigger: float, is_found: bool):
     data.states[data.rows] += 0.25 * np.random.default_rng(1).normal(size=32)
     finder = data.finder(suspects={"banana"})
     causes = finder.find()
-    [place] = np.flatnonzero(finder.is_suspect)
+    [place] = np.flatnonzero(finder.finder.is_suspect)
     assert finder.first_evidence.is_caused[place]
     assert finder.first_evidence.strength[place] > RULE.start_strength
     assert [cause.words for cause in causes] == [("banana",)] * is_found
@@ -236,7 +236,7 @@ def test_an_answer_among_several_that_a_question_asks_for_is_kept(num_others: in
     data.states[asks] += 2 * np.random.default_rng(1).normal(size=32)
     finder = data.finder(suspects={"banana"})
     causes = finder.find()
-    [place] = np.flatnonzero(finder.is_suspect)
+    [place] = np.flatnonzero(finder.finder.is_suspect)
     assert finder.first_evidence.is_caused[place] and finder.first_evidence.strength[place] > RULE.min_strength
     assert [cause.words for cause in causes] == ([] if num_others else [("banana",)])
 
