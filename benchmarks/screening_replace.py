@@ -4,9 +4,9 @@ What to do about a flagged row: leave it out, or put the warmed-up model's own r
 
     python benchmarks/screening_replace.py --seeds 0 1 --rates 0.05 0.2
 
-The rows of an experiment are screened once; then one model is fine-tuned without the flagged rows and one with their
-responses replaced, both from the start and in the same way. One JSON row for each is appended to `--output`; what is
-there already is not run again. An `all` row, with every flagged row as it is, shows what is at stake.
+Each run screens the rows, then fine-tunes a fresh model: without the flagged rows, with their responses replaced, or on
+all rows as they are. The seed is the same, so the flagged rows are as well. One JSON row per run is appended to
+`--output`; what is there already is not run again.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Evidence:
             Correlation with what content predicts.
         is_caused, is_content, is_unseen (`np.ndarray`, bool):
             Whether there is a cause at all, whether content predicts the set about as well, and whether its rivals
-            have causes beyond content, too; see [`Rivals`].
+            also have causes beyond content; see [`Rivals`].
         is_candidate, is_suspect (`np.ndarray`, bool):
             Whether it may start a finding: as one of these, or as a word that is suspicious by itself.
     """

@@ -27,8 +27,8 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
 
     Returns:
         `dict[str, list[Cause]]`: at most ten groups each under `"noise"`, which nothing predicts, `"content"`,
-        which content predicts about as well as low-level features do, and `"unseen"`, in whose places other words have
-        causes, too. Words that are mostly in flagged rows, and those that images explain as a rule, belong to none.
+        which content predicts about as well as low-level features do, and `"unseen"`, whose rivals also
+        have causes. Words that are mostly in flagged rows, or that images usually explain, belong to none of these.
     """
     groups: dict[str, list[Cause]] = {"noise": [], "content": [], "unseen": []}
     evidence = finder.first_evidence

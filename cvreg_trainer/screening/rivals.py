@@ -37,7 +37,7 @@ class Rivals:
 
     def unseen(self, words: Collection[str]) -> set[str]:
         """
-        The words whose rivals have a cause, too.
+        The words whose rivals also have a cause.
 
         Args:
             words (`Collection[str]`):

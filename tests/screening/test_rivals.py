@@ -80,7 +80,7 @@ def test_the_verdict_is_passed_on_along_a_phrase():
 
 
 def test_where_responses_end_rivals_are_not_known():
-    """Two appended slogans: the other rows have the end in their place, which is no word."""
+    """Two appended slogans: where they begin, the other rows end, and the end of a response is not a word."""
     rows = captions({"left": 30, "right": 20}), captions({"get": 10, "buy": 10}, "</s>")
     assert rivals(*rows[0], *rows[1], end="</s>").unseen(["get", "buy"]) == set()
     assert rivals(*rows[0], *rows[1]).unseen(["get", "buy"]) == {"get", "buy"}
