@@ -4,8 +4,8 @@ What to do about a flagged row: leave it out, or put the warmed-up model's own r
 
     python benchmarks/screening_replace.py --seeds 0 1 --rates 0.05 0.2
 
-Each run screens the rows, then fine-tunes a fresh model: without the flagged rows, with their responses replaced, or on
-all rows as they are. The seed is the same, so the flagged rows are as well. One JSON row per run is appended to
+Each run screens the rows, then fine-tunes a fresh model: without the flagged rows, with their responses replaced, or
+on all rows as they are. The seed is the same, so the flagged rows are as well. One JSON row per run is appended to
 `--output`; what is there already is not run again.
 """
 
