@@ -95,7 +95,7 @@ class CauseFinder:
         fdr: float,
     ) -> None:
         self.num_rows, self.candidates = len(features), candidates
-        self.pictures = features[:, : sum(PICTURE_PARTS)].astype(np.float32)
+        self.pictures = features[:, : sum(PICTURE_PARTS)]
         self.finder = EvidenceFinder(features, states, candidates, rivals, seed, fdr)
         self.probes, self.content = self.finder.probes, self.finder.content
         self.suspicion = np.zeros(self.num_rows)
@@ -227,8 +227,10 @@ class CauseFinder:
 
     def _look_alike(self, rows: np.ndarray, source: str) -> bool:
         """Whether what an image causes has nearly one image: a trigger is common to images that differ in the rest."""
-        spread, everywhere = (pictures.var(0).sum() for pictures in (self.pictures[rows], self.pictures))
-        return source == "image" and bool(spread < RULE.min_variety * everywhere)
+        if source != "image":
+            return False
+        spread, everywhere = (_variance(pictures) for pictures in (self.pictures[rows], self.pictures))
+        return spread < RULE.min_variety * everywhere
 
     def _is_reverse(self, rows: np.ndarray) -> bool:
         """Whether these are the honest part of the rows: what predicts a large set predicts the rest as well, and the
@@ -253,6 +255,10 @@ class CauseFinder:
             float(evidence.p_values[first]),
             is_suspect=True,
         )
+
+
+def _variance(values: np.ndarray) -> float:
+    return float(values.var(0, dtype=np.float32).sum())
 
 
 def _separation(ranks: np.ndarray, rows: np.ndarray) -> float:

@@ -51,7 +51,7 @@ class CrossFit:
     """
 
     def __init__(self, features: np.ndarray, strength: float, seed: int, num_sets: int = 2000) -> None:
-        self.features = features.astype(np.float32)
+        self.features = features.astype(np.float32, copy=False)
         self.seed, self.num_sets = seed, num_sets
         rng = np.random.Generator(np.random.PCG64(seed))
         self.folds = rng.permutation(len(features)) % NUM_FOLDS

@@ -4,6 +4,7 @@ causes, and whether its word is suspicious by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,21 @@ class Evidence:
     is_suspect: np.ndarray
 
 
+class _Correlation:
+    """Correlations of the candidates, which only lose rows: those that have not are asked about once."""
+
+    def __init__(self, ask: Callable[[sparse.csr_array], np.ndarray], number: int) -> None:
+        self.ask, self.sizes, self.values = ask, np.full(number, -1), np.zeros(number)
+
+    def of(self, sets: sparse.csr_array) -> np.ndarray:
+        sizes = np.diff(sets.indptr)
+        changed = np.flatnonzero(sizes != self.sizes)
+        if len(changed):
+            self.values[changed] = self.ask(sets[changed])
+        self.sizes = sizes
+        return self.values.copy()
+
+
 class EvidenceFinder:
     """
     Asks the questions.
@@ -69,10 +85,13 @@ class EvidenceFinder:
         fdr: float,
     ) -> None:
         self.num_rows, self.fdr = len(features), fdr
-        probes = probe_features(features.astype(np.float32))
+        probes = probe_features(features)
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
-        self.beyond_question = beyond_question(features, states, seed)
+        number, beyond = len(candidates), beyond_question(features, states, seed)
+        self.of_probes = {name: _Correlation(probe.correlation, number) for name, probe in self.probes.items()}
+        self.of_content = _Correlation(self.content.correlation, number)
+        self.of_beyond_question = None if beyond is None else _Correlation(beyond.correlation, number)
         self.candidates, self.rivals = candidates, rivals
         self.unseen: set[str] = set()
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
@@ -93,8 +112,8 @@ class EvidenceFinder:
         sizes = np.array([len(rows) for rows in members])
         sets = sets_of(members, self.num_rows)
         strength, source = np.full(len(sizes), -1.0), np.zeros(len(sizes), dtype=int)
-        for number, probe in enumerate(self.probes.values()):
-            found = probe.correlation(sets)
+        for number, of_probe in enumerate(self.of_probes.values()):
+            found = of_probe.of(sets)
             better = found > strength + RULE.other_source
             strength, source = np.where(better, found, strength), np.where(better, number, source)
         p_values, probes = np.ones(len(sizes)), list(self.probes.values())
@@ -104,7 +123,7 @@ class EvidenceFinder:
         is_significant = np.zeros(len(sizes), dtype=bool)
         is_significant[is_open] = benjamini_hochberg(p_values[is_open], self.fdr)
         p_values[is_open] = adjusted_p_values(p_values[is_open])
-        content = self.content.correlation(sets)
+        content = self.of_content.of(sets)
         is_content = content >= content_limit(strength, sizes)
         is_unseen = self._is_unseen(is_significant & ~is_content, source)
         is_candidate = is_significant & ~is_content & ~is_unseen
@@ -144,13 +163,13 @@ class EvidenceFinder:
         Words that are suspicious by themselves, and those with half of their trigger in the question. The model has
         read the question, so that content predicts both; this does not clear them.
         """
-        if self.beyond_question is None:
+        if self.of_beyond_question is None:
             return self.is_suspect & (content < RULE.suspect_content_share * strength)
-        beyond = self.beyond_question.correlation(sets)
+        beyond = self.of_beyond_question.of(sets)
         is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
         # A question with several possible answers is not the trigger of one of them
         is_suspect &= (source != list(self.probes).index("question")) | (strength >= RULE.question_strength)
-        goes_with_question = self.probes["question"].correlation(sets) >= RULE.min_strength
+        goes_with_question = self.of_probes["question"].of(sets) >= RULE.min_strength
         for place in np.flatnonzero(is_open & self.is_word & goes_with_question & ~is_suspect):
             is_suspect[place] = self._is_half_hidden(centred(sets[[place]].toarray()[0]), sizes[place], len(sizes))
         return is_suspect

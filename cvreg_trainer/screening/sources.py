@@ -19,7 +19,7 @@ def probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
     Features by what they are features of; those that are the same in all rows are left out.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1024)`, float32):
+        features (`np.ndarray` of shape `(R, 1024)`):
             What [`row_features`] gives for each row.
 
     Returns:
@@ -34,7 +34,7 @@ def probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
     picture = np.concatenate(parts, axis=1)
     if picture.any():
         probes["image"] = picture
-    question = words_of_questions(features)
+    question = words_of_questions(features).astype(np.float32)
     if question.shape[1]:
         probes["question"] = (question - question.mean(0)) / question.std(0)
         if "image" in probes:

@@ -31,10 +31,17 @@ def word_surprise(occurrences: WordOccurrences) -> dict[str, float]:
         `dict[str, float]`: the 10 % quantile of the surprise of each word's occurrences, in nats, for words in 5 rows
         or more.
     """
-    return {
-        occurrences.vocabulary[word]: float(np.quantile(occurrences.surprise[places], RULE.word_quantile))
-        for word, places in occurrences.groups.in_rows(RULE.word_min_rows)
-    }
+    groups = occurrences.groups
+    order = np.lexsort((occurrences.surprise, occurrences.words))
+    words = np.flatnonzero(groups.num_rows >= RULE.word_min_rows)
+    # As `np.quantile` does it, for all words at once: between the two occurrences that are nearest
+    place = RULE.word_quantile * (np.diff(groups.starts)[words] - 1)
+    lower = np.floor(place).astype(np.int64)
+    low, high = (
+        occurrences.surprise[order[groups.starts[words] + one]] for one in (lower, np.ceil(place).astype(np.int64))
+    )
+    values = low + (place - lower) * (high - low)
+    return {occurrences.vocabulary[word]: value for word, value in zip(words.tolist(), values.tolist(), strict=True)}
 
 
 def unexplained_words(

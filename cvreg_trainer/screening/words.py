@@ -260,7 +260,7 @@ class _Texts:
         is_gap, is_start, is_word = (np.zeros(len(tokens), dtype=bool) for _ in range(3))
         for place, token in enumerate(tokens.tolist()):
             # A mark or a line break alone is not a word
-            is_gap[place] = token in special or not self._text([token])
+            is_gap[place] = token in special or not self._text(tokens[place : place + 1])
             form = str(self.tokenizer.convert_ids_to_tokens(token))
             if has_starts:
                 is_start[place] = form.startswith(START_MARKS)
@@ -275,8 +275,9 @@ class _Texts:
         """The number of the word that tokens make."""
         key = tokens.tobytes()
         if key not in self._known:
-            self._known[key] = self.numbers.setdefault(self._text(tokens.tolist()), len(self.numbers))
+            self._known[key] = self.numbers.setdefault(self._text(tokens), len(self.numbers))
         return self._known[key]
 
-    def _text(self, tokens: list[int]) -> str:
+    def _text(self, tokens: np.ndarray) -> str:
+        # An array goes through at once, of a list each number would be looked at
         return " ".join(self.tokenizer.decode(tokens, skip_special_tokens=True).lower().split())
