@@ -74,7 +74,7 @@ class CrossViewDefenseConfig(SFTConfig):
             ones: look at `trainer.audit()` before you trust the model.
         screening_epochs (`float`, *optional*):
             Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the
-            training, or to 60 optimiser steps if that is more, up to a third of it.
+            training, or to 60 optimiser steps if that is more, up to half of it.
         screening_cap (`float`, *optional*, defaults to `0.3`):
             Largest share of the rows that screening may flag. Reaching it is a warning.
         screening_fdr (`float`, *optional*, defaults to `0.01`):
@@ -156,7 +156,7 @@ class CrossViewDefenseConfig(SFTConfig):
         default=None,
         metadata={
             "help": "Epochs that the warm-up before the screening takes. Defaults to a twelfth of the training, "
-            "or 60 optimiser steps if that is more, up to a third of it."
+            "or 60 optimiser steps if that is more, up to half of it."
         },
     )
     screening_cap: float = field(

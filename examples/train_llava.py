@@ -94,6 +94,8 @@ def main() -> None:
         processor = AutoProcessor.from_pretrained(args.model)
         dataset = open_dataset(args.data, split="train")
     dataset = dataset.train_test_split(test_size=0.05, seed=0)
+    # As in LLaVA's own recipe. Screening asks what the model sees, which a tower that is trained on little data forgets
+    model.model.vision_tower.requires_grad_(False)
 
     peft_config = None
     if args.lora or args.qlora:

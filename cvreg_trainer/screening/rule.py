@@ -112,7 +112,7 @@ class ScreeningRule:
     many_flagged: float = 0.05
     warmup_share: float = 1 / 12
     warmup_steps: int = 60
-    longest_warmup: float = 1 / 3
+    longest_warmup: float = 0.5
 
     word_quantile: float = 0.1
     word_new: float = 1.0

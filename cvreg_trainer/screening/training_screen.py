@@ -15,6 +15,7 @@ the main process alone keeps what they have seen and makes the verdict.
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -113,21 +114,30 @@ class TrainingScreen(TrainerCallback):
             )
         if self.base is None:
             self.base = self._look("features")
-        if self.screen is None:
-            self._warn_of_few_rows(len(self.base))
+        if self.screen is None and self.trainer.accelerator.is_main_process:
+            self._warn_of_too_little(len(self.base))
         if self._is_resumed:
             self._is_resumed = False
             check_resumed_rows(self.trainer, self._rows(), self.base)
         if self.screen is None and state.global_step >= warmup_steps:
             self.run()
 
-    def _warn_of_few_rows(self, number: int) -> None:
-        if number < RULE.enough_rows and self.trainer.accelerator.is_main_process:
+    def _warn_of_too_little(self, num_rows: int) -> None:
+        if num_rows < RULE.enough_rows:
             logger.warning(
                 "Screening needs %d rows to tell a cause from chance, and `train_dataset` has %d: it will find "
                 "nothing. Set `screening='off'` to save its three passes.",
                 RULE.enough_rows,
-                number,
+                num_rows,
+            )
+        elif self.trainer.args.screening_epochs is None and self.warmup_steps < RULE.warmup_steps:
+            logger.warning(
+                "The warm-up of the screening is half of this training, %d optimiser steps. With fewer than %d, honest "
+                "details that the model does not know yet may be taken for triggers. Train for %d steps or more, or "
+                "set `screening='report'` and look at the audit first.",
+                self.warmup_steps,
+                RULE.warmup_steps,
+                math.ceil(RULE.warmup_steps / RULE.longest_warmup),
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -114,6 +114,19 @@ def test_too_few_rows_are_a_warning_and_a_notice_on_the_page(
     assert "Nothing was looked for: screening needs 200 rows" in page and "No word stands out" not in page
 
 
+def test_a_warm_up_that_is_too_short_is_a_warning(
+    tmp_path: Path, data: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path, dataset=data, **{**SHORT, "max_steps": 26})
+    trainer.args.screening_epochs = None
+    trainer.train()
+    said = [record.getMessage() for record in caplog.records if "warm-up of the screening" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith(
+        "The warm-up of the screening is half of this training, 13 optimiser steps. With fewer than 60, honest details"
+    )
+    assert "Train for 120 steps or more" in said[0]
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_cut_of_one(tmp_path: Path) -> None:
     """Actual processes; the rows of a batch lie elsewhere, and so do their neighbours."""
