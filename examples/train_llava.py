@@ -94,7 +94,7 @@ def main() -> None:
         processor = AutoProcessor.from_pretrained(args.model)
         dataset = open_dataset(args.data, split="train")
     dataset = dataset.train_test_split(test_size=0.05, seed=0)
-    # As in LLaVA's own recipe. Screening asks what the model sees, which a tower that is trained on little data forgets
+    # As in LLaVA's own recipe. Screening asks what the model sees, and a tower trained on little data forgets that
     model.model.vision_tower.requires_grad_(False)
 
     peft_config = None
