@@ -132,9 +132,9 @@ class TrainingScreen(TrainerCallback):
             )
         elif self.trainer.args.screening_epochs is None and self.warmup_steps < RULE.warmup_steps:
             logger.warning(
-                "The warm-up of the screening is half of this training, %d optimiser steps. With fewer than %d, "
-                "honest details that the model does not know yet may be taken for triggers. Train for %d steps or more, or "
-                "set `screening='report'` and look at the audit first.",
+                "The warm-up of the screening is half of this training, %d optimiser steps. With fewer than %d, honest"
+                " details that the model does not know yet may be taken for triggers. Train for %d steps or more, or"
+                " set `screening='report'` and look at the audit first.",
                 self.warmup_steps,
                 RULE.warmup_steps,
                 math.ceil(RULE.warmup_steps / RULE.longest_warmup),
