@@ -56,6 +56,26 @@ def test_rows_of_a_cause_are_told_from_rows_drawn_by_chance():
     assert not finder([candidate("banana", marked)], marked).find([marked], np.zeros(1, dtype=bool)).is_caused.any()
 
 
+def test_what_is_remembered_of_sets_is_what_would_be_found_again():
+    order = np.random.default_rng(4).permutation(NUM_ROWS)
+    sets = [np.sort(order[40 * number : 40 * number + 40]) for number in range(4)]
+    candidates = [candidate(word, rows) for word, rows in zip(("banana", "ring", "the", "of"), sets, strict=True)]
+    everything = np.ones(len(sets), dtype=bool)
+    used, fresh = (finder(candidates, *sets[:3]) for _ in range(2))
+    used.find(sets, everything)
+    # Rows of two sets have been flagged; the others are not asked about again
+    left = [sets[0][:25], sets[1], sets[2][10:], sets[3]]
+    asked: list[int] = []
+    for probe in used.of_probes.values():
+        ask = probe.ask
+        probe.ask = lambda members, ask=ask: asked.append(members.shape[0]) or ask(members)
+    found, expected = used.find(left, everything), fresh.find(left, everything)
+    assert asked == [2] * len(used.of_probes)
+    for name in ("strength", "p_values", "content"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-6, err_msg=name)
+    assert found.is_candidate.tolist() == expected.is_candidate.tolist()
+
+
 def test_what_was_unseen_stays_so_when_its_rivals_have_gone():
     order = np.random.default_rng(2).permutation(NUM_ROWS)
     left, right = np.sort(order[:40]), np.sort(order[40:80])
