@@ -96,7 +96,7 @@ def test_it_leaves_files_that_agree(scenes: Path, output: Path) -> None:
     assert sorted(row[0] for row in data["rows"]) == list(range(NUM_ROWS))
     assert sum(thumbnail is not None for thumbnail, _ in data["thumbnails"]) == NUM_ROWS
     assert {"model": "built-in", "lora_rank": 16, "learning_rate": 0.01}.items() <= table.settings.items()
-    assert table.settings["warmup_steps"] == 7 and len(table.flagged_rows) == NUM_POISONED
+    assert table.settings["warmup_steps"] == 10 and len(table.flagged_rows) == NUM_POISONED
 
 
 def test_the_truth_is_told_but_not_used(scenes: Path, output: Path, tmp_path: Path) -> None:

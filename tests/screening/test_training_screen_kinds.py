@@ -211,17 +211,17 @@ def streamed() -> IterableDataset:
 
 def test_streamed_rows(tmp_path: Path) -> None:
     # The cut lies in the middle of the stream's first round: rows ahead of it are scored, too
-    trainer, taken = train(tmp_path, dataset=streamed(), max_steps=18, screening_epochs=None)
+    trainer, taken = train(tmp_path, dataset=streamed(), max_steps=12, screening_epochs=None)
     flagged = flagged_rows(trainer)
     assert set(PLANTED) <= set(flagged) and len(trainer.audit()) == NUM_ROWS
     assert taken.rows(range(6)) == list(range(NUM_ROWS))
-    assert set(taken.rows(range(6, 18))) == set(range(NUM_ROWS)) - set(flagged)
+    assert set(taken.rows(range(6, 12))) == set(range(NUM_ROWS)) - set(flagged)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_workers_of_a_stream(tmp_path: Path, workers: int) -> None:
     shards = planted_rows().to_iterable_dataset(num_shards=4)
-    settings = {"max_steps": 18, "screening_epochs": None, "dataloader_num_workers": workers}
+    settings = {"max_steps": 12, "screening_epochs": None, "dataloader_num_workers": workers}
     trainer, taken = train(tmp_path, dataset=shards, **settings)
     audit = trainer.audit()
     assert len(audit) == NUM_ROWS
