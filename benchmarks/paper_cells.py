@@ -30,13 +30,8 @@ Settings = dict[str, Any]
 
 def cells(part: str) -> Iterator[Settings]:
     """What identifies the runs of a table (`"1"` to `"5"`) or of the figure (`"figure 3"`), without their seeds."""
-    grid = {
-        "1": [("scenes", "llava")],
-        "2": [("scenes", "flamingo"), ("scenes", "blip2")],
-        "3": [("easy_vqa", "llava")],
-    }
-    if part in grid:
-        for task, architecture in grid[part]:
+    if part in GRIDS:
+        for task, architecture in GRIDS[part]:
             for defence, config in DEFENCES.items():
                 for attack in ATTACKS:
                     yield _cell(task, architecture, attack, defence, config)
