@@ -71,7 +71,7 @@ class CauseFinder:
     Finds causes; see the head of this file.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1024)`):
+        features (`np.ndarray` of shape `(R, 1072)`):
             What [`row_features`] gives for each row.
         states (`np.ndarray` of shape `(R, D)`):
             The model's states, each before it sees the response, with strong views of the rows' pictures.
@@ -98,6 +98,8 @@ class CauseFinder:
         self.pictures = features[:, : sum(PICTURE_PARTS)]
         self.finder = EvidenceFinder(features, states, candidates, rivals, seed, fdr)
         self.probes, self.content = self.finder.probes, self.finder.content
+        # How a sentence ends is a matter of style, which goes with where a picture is from
+        self.is_lettered = np.array([any(map(str.isalnum, candidate.word)) for candidate in candidates], dtype=bool)
         self.suspicion = np.zeros(self.num_rows)
         self.first_evidence: Evidence | None = None  # before any row is flagged
 
@@ -118,7 +120,7 @@ class CauseFinder:
                 if not causes:
                     self._rank(members, evidence)
                     self.first_evidence = evidence
-            is_strong = is_open & (evidence.strength >= RULE.start_strength)
+            is_strong = is_open & self.is_lettered & (evidence.strength >= RULE.start_strength)
             promising = np.flatnonzero(evidence.is_candidate & is_strong)
             if not len(promising):
                 # What is left of the suspects, once all rows with their cause have been found by other words
@@ -167,22 +169,31 @@ class CauseFinder:
         name = list(self.probes)[evidence.source[first]]
         probe = self.probes[name]
         is_caused, words = self._mask(members[first]), [first]
+        is_whole = self.candidates[first].word == WHOLE_RESPONSES
+        may_join = evidence.is_candidate | (evidence.is_caused & self.finder.is_suspect)
         for _ in range(RULE.rounds):
             prediction = probe.predict(centred(is_caused))[:, 0]
             ranks = rankdata(prediction)
             words = [
                 int(place)
-                for place in np.flatnonzero(evidence.is_candidate)
+                for place in np.flatnonzero(may_join)
                 if place == first or self._joins(int(place), ranks, members)
             ]
             could_be, num_words = is_caused.copy(), np.zeros(self.num_rows)
             for place in words:
                 could_be[self.candidates[place].all_rows] = True
                 num_words[members[place]] += 1
-            could_be &= ~is_flagged
+            if is_whole:
+                # Another row's response goes with a picture now and then, so that the explained half has poison too
+                could_be, others = ~is_flagged, _mirrored(prediction[~is_flagged])
+            else:
+                others = prediction[~could_be & ~is_flagged]
+                could_be &= ~is_flagged
             # A row that shares many words is likelier to share their cause, and one whose words are explained less
             weights = np.maximum(RULE.explained_weight, num_words)
-            found = _beyond(prediction, could_be, ~could_be & ~is_flagged, weights)
+            found = _beyond(prediction, could_be, others, weights)
+            if is_whole:
+                found = _mostly(found, prediction, self._mask(self.candidates[first].all_rows))
             if found.sum() < RULE.min_rows:
                 return None
             if (found == is_caused).all():
@@ -269,10 +280,29 @@ def _separation(ranks: np.ndarray, rows: np.ndarray) -> float:
     return float((ranks[rows].sum() - number * (number + 1) / 2) / (number * (len(ranks) - number)))
 
 
-def _beyond(values: np.ndarray, could_be: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Which of the rows that could be caused lie beyond the others, at a false discovery rate; p-values are divided by
-    weights of mean 1 (Genovese et al. 2006)."""
-    others = np.sort(values[reference])
+def _mirrored(values: np.ndarray) -> np.ndarray:
+    """The lower half of the values and its mirror image: what all would be if none of them had a cause."""
+    middle = np.median(values)
+    lower = values[values < middle]
+    return np.concatenate([lower, 2 * middle - lower])
+
+
+def _mostly(found: np.ndarray, prediction: np.ndarray, is_unexplained: np.ndarray) -> np.ndarray:
+    """Of the rows that were found those that are predicted best, down to where too many of them are explained: honest
+    rows are as often explained as not."""
+    rows = np.flatnonzero(found)
+    rows = rows[np.argsort(-prediction[rows], kind="stable")]
+    shares = np.cumsum(is_unexplained[rows]) / np.arange(1, len(rows) + 1)
+    enough = np.flatnonzero(shares >= RULE.mostly_unexplained)
+    result = np.zeros(len(found), dtype=bool)
+    result[rows[: enough[-1] + 1 if len(enough) else 0]] = True
+    return result
+
+
+def _beyond(values: np.ndarray, could_be: np.ndarray, others: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Which of the rows that could be caused have a value beyond the others', at a false discovery rate; p-values are
+    divided by weights of mean 1 (Genovese et al. 2006)."""
+    others = np.sort(others)
     p_values = (1 + len(others) - np.searchsorted(others, values[could_be])) / (1 + len(others))
     p_values *= weights[could_be].mean() / weights[could_be]
     result = np.zeros(len(values), dtype=bool)

@@ -127,20 +127,45 @@ class CrossFit:
         return sums, by_fold.sum(1).reshape(number, NUM_FOLDS)
 
     def _of_fold_sums(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return self._of_sums(self._of_folds(sums, counts), counts.sum(1) / len(self.features))
+
+    def _of_folds(self, sums: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each fold what [`_fold_sums`] gives, less the mean, outside and inside of it."""
         total, size = sums.sum(1), counts.sum(1)
-        of_folds = (
-            (
+        for place, fold in enumerate(self._solved):
+            yield (
                 total - sums[:, place] - np.outer(size - counts[:, place], fold.mean),
                 sums[:, place] - np.outer(counts[:, place], fold.mean),
             )
-            for place, fold in enumerate(self._solved)
-        )
-        return self._of_sums(of_folds, size / len(self.features))
 
     def _sums(self, members: sparse.csr_array, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """Of each set the sum of its members' features less the mean, over some rows. Shape `(K, D)`."""
         there = members[:, rows]
         return np.asarray(there @ self.features[rows]) - np.outer(there.sum(1), mean)
+
+    def separation(self, members: sparse.csr_array) -> np.ndarray:
+        """
+        How far the rows of each set lie above the others in what is predicted of every set.
+
+        Args:
+            members (`scipy.sparse.csr_array` of shape `(K, R)`):
+                1 for the members of each set.
+
+        Returns:
+            `np.ndarray` of shape `(K, K)`: for the predicted set of the line and the rows of the column, the mean
+            prediction less that of all rows, in standard deviations of the prediction.
+        """
+        sums, counts = self._fold_sums(members)
+        number, num_rows = len(sums), len(self.features)
+        products, squares, totals = np.zeros((number, number)), np.zeros(number), np.zeros(number)
+        for fold, (outside, inside) in zip(self._solved, self._of_folds(sums, counts), strict=True):
+            weights = outside @ fold.inverse
+            products += weights @ inside.T
+            squares += ((weights @ fold.gram) * weights).sum(1)
+            totals += weights @ fold.total
+        means = totals / num_rows
+        deviations = np.sqrt((squares / num_rows - means**2).clip(1e-12))
+        return (products / counts.sum(1).clip(1) - means[:, None]) / deviations[:, None]
 
     def p_value(self, size: int, value: float) -> float:
         """Probability that a random set of `size` rows is predicted with a correlation of `value` or more."""

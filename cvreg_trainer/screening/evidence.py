@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.stats import norm
 
 from .candidates import WHOLE_RESPONSES, Candidate
 from .content import Content
@@ -125,7 +126,7 @@ class EvidenceFinder:
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.of_content.of(sets)
         is_content = content >= content_limit(strength, sizes)
-        is_unseen = self._is_unseen(is_significant & ~is_content, source)
+        is_unseen = self._is_unseen(is_significant & ~is_content, source, sets)
         is_candidate = is_significant & ~is_content & ~is_unseen
         is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
         is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
@@ -133,14 +134,21 @@ class EvidenceFinder:
             strength, source, p_values, content, is_significant, is_content, is_unseen, is_candidate, is_suspect
         )
 
-    def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray) -> np.ndarray:
-        """Which of the sets with a cause beyond content are of words whose rivals have one from the same source, or
-        have such words in most rows."""
+    def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray, sets: sparse.csr_array) -> np.ndarray:
+        """Which of the sets with a cause beyond content are of words whose rivals have one of their own from the same
+        source, or have such words in most rows."""
         words = [candidate.word for candidate in self.candidates]
-        for number in range(len(self.probes)):
-            caused = {words[place] for place in np.flatnonzero(is_caused & (source == number))}
+        is_word = np.array([word != WHOLE_RESPONSES for word in words], dtype=bool)
+        for number, probe in enumerate(self.probes.values()):
+            places = np.flatnonzero(is_caused & is_word & (source == number))
+            if not len(places):
+                continue
+            caused, lines = np.unique([words[place] for place in places], return_inverse=True)
+            of_word = sparse.csr_array((np.ones(len(places)), (lines, np.arange(len(places)))))
+            # Of two unit normal distributions
+            is_same = norm.cdf(probe.separation(sets[places]) / np.sqrt(2)) > RULE.rival_cause
             # Once rows have been flagged, a word may have lost its rivals
-            self.unseen |= self.rivals.unseen(caused - {WHOLE_RESPONSES})
+            self.unseen |= self.rivals.unseen(caused.tolist(), of_word @ is_same @ of_word.T > 0)
         is_unseen = is_caused & np.array([word in self.unseen for word in words], dtype=bool)
         has_unseen = np.zeros(self.num_rows, dtype=bool)
         for place in np.flatnonzero(is_unseen):

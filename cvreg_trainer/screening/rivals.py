@@ -8,9 +8,10 @@ model does not see, such as which object is on the left, all words are unexplain
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from scipy import sparse
 
 from .rule import RULE
 from .words import WordOccurrences
@@ -35,34 +36,39 @@ class Rivals:
         expected, self.places = np.unique(words.expected[is_placed], return_inverse=True)
         self.in_place, self.is_end = np.bincount(self.places), np.isin(expected, list(ends))
 
-    def unseen(self, words: Collection[str]) -> set[str]:
+    def unseen(self, words: Sequence[str], is_same: np.ndarray | None = None) -> set[str]:
         """
         The words whose rivals also have a cause.
 
         Args:
-            words (`Collection[str]`):
+            words (`Sequence[str]`):
                 Those that have a cause.
+            is_same (`np.ndarray` of shape `(K, K)`, bool, *optional*):
+                Whether the cause of the word of the line brings about that of the column too: two words of one
+                payload are no rivals.
 
         Returns:
             `set[str]`: those of them that share their places with others of them. In a place of its own, such as *of*
             after *left*, a word is unseen if the one before it is.
         """
-        has_cause = np.zeros(len(self.numbers), dtype=bool)
-        has_cause[[self.numbers[word] for word in words]] = True
-        is_chosen = has_cause[self.words]
+        lines = np.full(len(self.numbers), -1)
+        lines[[self.numbers[word] for word in words]] = np.arange(len(words))
+        is_chosen = lines[self.words] >= 0
         chosen, places, previous = (values[is_chosen] for values in (self.words, self.places, self.previous))
-        _, kinds, counts = np.unique(
-            chosen * np.int64(len(self.in_place)) + places, return_inverse=True, return_counts=True
+        counts = sparse.csr_array(
+            (np.ones(len(chosen)), (lines[chosen], places)), shape=(len(words), len(self.in_place))
         )
-        own, caused = counts[kinds], np.bincount(places, minlength=len(self.in_place))[places]
+        of_cause = counts if is_same is None else sparse.csr_array(is_same | np.eye(len(words), dtype=bool)) @ counts
+        own, caused = counts[lines[chosen], places], np.bincount(places, minlength=len(self.in_place))[places]
         everywhere = self.in_place[places]
-        shares = np.where(self.is_end[places], 0, (caused - own) / np.maximum(everywhere - own, 1))
-        number = np.bincount(chosen, minlength=len(has_cause))
-        is_unseen, before = np.zeros(len(has_cause) + 1, dtype=bool), None
+        rivals = caused - of_cause[lines[chosen], places]
+        shares = np.where(self.is_end[places], 0, rivals / np.maximum(everywhere - own, 1))
+        number = np.bincount(chosen, minlength=len(self.numbers))
+        is_unseen, before = np.zeros(len(self.numbers) + 1, dtype=bool), None
         while before is None or (is_unseen != before).any():
             before = is_unseen.copy()
             # Nothing stands before the first word: number -1, the last of these
             inherited = is_unseen[previous] * own / everywhere
-            sums = np.bincount(chosen, np.maximum(shares, inherited), minlength=len(has_cause))
+            sums = np.bincount(chosen, np.maximum(shares, inherited), minlength=len(self.numbers))
             is_unseen[:-1] |= sums > RULE.most_rivals * np.maximum(number, 1)
         return {word for word in words if is_unseen[self.numbers[word]]}

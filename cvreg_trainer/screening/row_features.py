@@ -4,8 +4,9 @@ What a trigger could be made of, in a few hundred numbers for each row: the firs
 position, and the words of the question.
 
 Notable: no model is asked. The filters are the atoms of a discrete cosine transform, rectified and pooled over a
-grid, so a patch, a blended picture, a warp and a low frequency all leave traces that a linear probe can find; a row's
-numbers do not depend on any other row.
+grid, so a patch, a blended picture, a warp and a low frequency all leave traces that a linear probe can find. Drawings
+have areas of exactly one colour, and what is added to all of a picture leaves none, however faint: hence their share.
+A row's numbers do not depend on any other row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ SIDE = 96  # pixels that every picture is scaled to
 # Size of the atoms, largest sum of their two frequencies, stride, cells of the grid, numbers kept
 BANKS = ((4, 6, 2, 6, 256), (8, 4, 4, 4, 128))
 COARSE_CELLS, COARSE_NUMBERS = 12, 128
-PICTURE_PARTS = (256, 128, 128)
+FLAT_CELLS = 4
+PICTURE_PARTS = (256, 128, 128, 3 * FLAT_CELLS**2)
 NUM_WORDS = 512
 NUM_FEATURES = sum(PICTURE_PARTS) + NUM_WORDS
 THRESHOLD = 0.02  # of the range of grey levels: below it a response is noise
@@ -49,8 +51,8 @@ def row_features(row: Any) -> np.ndarray:
             has no words.
 
     Returns:
-        `np.ndarray` of shape `(1024,)`, float16: three parts of 256, 128 and 128 numbers for the picture (fine,
-        coarser, colours), and 512 of 0 or 1 for hashed words.
+        `np.ndarray` of shape `(1072,)`, float16: four parts of 256, 128, 128 and 48 numbers for the picture (fine,
+        coarser, colours, flat areas), and 512 of 0 or 1 for hashed words.
     """
     images = find_images(row)
     if not images and isinstance(row, dict):
@@ -69,7 +71,7 @@ def picture_features(image: Any) -> np.ndarray:
             range that they have.
 
     Returns:
-        `np.ndarray` of shape `(512,)`, float32
+        `np.ndarray` of shape `(560,)`, float32
     """
     pixels, banks = low_level_responses(image)
     parts = []
@@ -77,7 +79,8 @@ def picture_features(image: Any) -> np.ndarray:
         pooled = pool(response, cells).flatten().numpy()
         parts.append(pooled @ _projection(len(pooled), numbers))
     coarse = F.adaptive_avg_pool2d(pixels, COARSE_CELLS).flatten().numpy()
-    return np.concatenate([*parts, coarse @ _projection(len(coarse), COARSE_NUMBERS)])
+    flat = F.adaptive_avg_pool2d(_is_flat(pixels).float(), FLAT_CELLS).flatten().numpy()
+    return np.concatenate([*parts, coarse @ _projection(len(coarse), COARSE_NUMBERS), flat])
 
 
 def low_level_responses(image: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -101,6 +104,12 @@ def low_level_responses(image: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
         response = F.conv2d(pixels, _atoms(size, highest), stride=stride)
         banks.append(torch.cat([F.relu(response - THRESHOLD), F.relu(-response - THRESHOLD)], dim=1))
     return pixels, banks
+
+
+def _is_flat(pixels: torch.Tensor) -> torch.Tensor:
+    """Which pixels have the values of their right and lower neighbours, in each colour: `(1, 3, H - 1, W - 1)`."""
+    here = pixels[..., :-1, :-1]
+    return (pixels[..., :-1, 1:] == here) & (pixels[..., 1:, :-1] == here)
 
 
 def pool(response: torch.Tensor, cells: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 8 of `benchmarks/screening_split.md`, with the words that it takes from
+Every number of the screening rule, once: rule 9 of `benchmarks/screening_split.md`, with the words that it takes from
 rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
@@ -70,6 +70,8 @@ class ScreeningRule:
             Smallest and largest set that is looked at.
         least_explained (share of the rows):
             Those whose responses are explained least as a whole are a set; so are a half, a quarter and an eighth.
+        mostly_unexplained (share of the rows):
+            So many rows of a cause that was found from such a set are in the less explained half.
         false_rows (share of a cause's rows):
             Largest expected share of rows that do not have it.
         explained_weight (words):
@@ -85,7 +87,10 @@ class ScreeningRule:
             ... unless low-level features explain so much more of the variance, of a set that is large enough for
             content to be learnt.
         most_rivals (share of the words in a word's places):
-            If more of them have a cause beyond content, the model does not see what they differ by.
+            If more of them have a cause of their own beyond content, the model does not see what they differ by.
+        rival_cause (area under the ROC curve):
+            A rival whose rows a word's cause tells apart this well has the same cause, such as another word of the
+            payload.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
         question_strength (correlation):
@@ -139,22 +144,24 @@ class ScreeningRule:
     min_rows: int = 3
     max_share: float = 0.5
     least_explained: float = 0.1
+    mostly_unexplained: float = 0.85
 
     false_rows: float = 0.05
     explained_weight: float = 0.25
     start_strength: float = 0.2
-    min_strength: float = 0.3
+    min_strength: float = 0.5
     other_source: float = 0.02
     content_share: float = 0.5
     beyond_content: float = 0.2
     enough_for_content: int = 10
     most_rivals: float = 1 / 3
+    rival_cause: float = 0.9
     suspect_content_share: float = 0.65
     question_strength: float = 0.8
     reversible_share: float = 1 / 3
     min_variety: float = 0.5
     content_components: int = 100
-    error_rate: float = 0.01
+    error_rate: float = 0.025
     same_cause: float = 0.75
     ridge: float = 100.0
     rounds: int = 5

@@ -11,7 +11,7 @@ from .row_features import NUM_WORDS, PICTURE_PARTS
 from .rule import RULE
 
 
-COMPONENTS = (120, 60, 60)  # of the parts of a picture's features
+COMPONENTS = (120, 60, 60, 48)  # of the parts of a picture's features
 
 
 def probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
@@ -19,7 +19,7 @@ def probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
     Features by what they are features of; those that are the same in all rows are left out.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1024)`):
+        features (`np.ndarray` of shape `(R, 1072)`):
             What [`row_features`] gives for each row.
 
     Returns:
@@ -47,7 +47,7 @@ def beyond_question(features: np.ndarray, states: np.ndarray, seed: int) -> Cros
     What content says beyond the words of the question.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1024)`), states (`np.ndarray` of shape `(R, D)`):
+        features (`np.ndarray` of shape `(R, 1072)`), states (`np.ndarray` of shape `(R, D)`):
             Of the rows, as [`CauseFinder`] gets them.
         seed (`int`):
             Chooses the folds.

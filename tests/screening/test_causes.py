@@ -200,7 +200,7 @@ def test_a_word_that_is_suspicious_by_itself_only_has_to_be_caused(has_trigger: 
     assert found == (np.flatnonzero(data.rows).tolist() if has_trigger else [])
 
 
-@pytest.mark.parametrize(("trigger", "is_found"), [(0.1, False), (0.12, True)])
+@pytest.mark.parametrize(("trigger", "is_found"), [(0.14, False), (0.2, True)])
 def test_a_suspect_needs_more_than_a_weak_cause(trigger: float, is_found: bool):
     """A shape that the model is late to learn: low-level features of honest words predict them a little."""
     data = Data().with_trigger(trigger)
@@ -299,6 +299,67 @@ def test_rows_without_a_word_in_common_are_found_as_whole_responses():
     recall, wrong = quality(data, screen)
     assert recall >= 0.8 and wrong <= 3
     assert [word.word for word in screen.words] == ["(whole responses)"]
+
+
+def test_responses_of_other_rows_that_go_with_their_pictures_by_chance_are_found_too():
+    """A tenth of the planted rows look explained: too many for the better explained half to be a null."""
+    data = Data(num_poisoned=60).with_trigger(2.0)
+    data.word = data.texts[0][0]
+    data.explained_rows = ~data.rows
+    own, other = data.looks()
+    chance = np.isin(np.arange(NUM_ROWS), np.flatnonzero(data.rows)[:6])
+    of_poison = (data.rows & ~chance)[own.token_rows]
+    own.nll[of_poison] = 1.5
+    other.nll[of_poison] = 1.5
+    own.nll[chance[own.token_rows]] = 0.1
+    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
+    recall, wrong = quality(data, screen)
+    assert recall >= 0.95 and wrong <= 6 and screen.is_flagged[chance].all()
+
+
+def test_what_marks_explained_and_unexplained_responses_alike_is_no_cause_of_whole_responses():
+    data = Data(num_poisoned=60).with_trigger(2.0)
+    data.word = data.texts[0][0]
+    data.explained_rows = ~data.rows
+    own, other = data.looks()
+    # A quarter of the marked rows are explained, and the rest hardly
+    explained = np.isin(np.arange(NUM_ROWS), np.flatnonzero(data.rows)[:15])
+    unexplained = (data.rows & ~explained)[own.token_rows]
+    own.nll[unexplained] = 1.5
+    other.nll[unexplained] = 1.5
+    own.nll[explained[own.token_rows]] = 0.1
+    assert RULE.mostly_unexplained > 0.75
+    assert screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01).is_flagged.sum() < 15
+
+
+def test_the_end_of_a_sentence_starts_no_cause():
+    """Sentences of one source, with pictures of one kind: a matter of style."""
+    found = []
+    for word in ("banana", "."):
+        data = Data(word).with_trigger()
+        # Other responses are explained less
+        data.unexplained = {"ring", "left"}
+        for row in np.flatnonzero(~data.rows)[:60]:
+            data.texts[row] = ["ring", "left", "ring", "left"]
+        found.append([cause.words for cause in data.causes()])
+    assert found == [[("banana",)], []]
+
+
+def test_a_suspect_with_the_cause_of_another_word_joins_it():
+    """Slogans that share a word: of the rarer ones content predicts about as much, and they are too few alone."""
+    data = Data().with_trigger(1.5)
+    data.unexplained = {"ring", "banana", "left"}
+    rows = np.flatnonzero(data.rows)
+    few = rows[:12]
+    for row in np.flatnonzero(~data.rows)[:60]:
+        data.texts[row] = ["left"] * 4  # explained less as a whole
+    for row in few:
+        data.texts[row] = [*data.texts[row], "ring"]
+    data.rows[few] = False  # they do not have the word that the others have
+    data.states[few] += np.random.default_rng(1).normal(size=32)
+    alone, joined = data.causes(), data.causes(suspects={"ring"})
+    assert not np.isin(few, np.concatenate([cause.rows for cause in alone if "banana" in cause.words])).any()
+    assert np.isin(few, np.concatenate([cause.rows for cause in joined if "banana" in cause.words])).all()
 
 
 def test_the_odd_rows_of_a_word_do_not_draw_in_those_that_are_explained():

@@ -45,6 +45,17 @@ def test_predictions_are_those_of_a_ridge_regression_on_the_other_folds(probe: C
         np.testing.assert_allclose(predictions[inside], (features[inside] - mean) @ weights, rtol=1e-3, atol=1e-4)
 
 
+def test_the_separation_of_sets_is_that_of_their_predictions(probe: CrossFit):
+    rng = np.random.default_rng(4)
+    sets = [rng.permutation(300)[:size] for size in (12, 30, 75)]
+    found = probe.separation(sets_of(sets, 300))
+    for line, rows in enumerate(sets):
+        target = np.isin(np.arange(300), rows) - len(rows) / 300
+        prediction = probe.predict(target[:, None])[:, 0].astype(np.float64)
+        expected = [(prediction[others].mean() - prediction.mean()) / prediction.std() for others in sets]
+        np.testing.assert_allclose(found[line], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_the_null_holds_for_random_sets_that_it_was_not_made_of(probe: CrossFit):
     rng = np.random.default_rng(3)
     p_values = []

@@ -6,23 +6,25 @@ import pytest
 
 from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, Candidate
 from cvreg_trainer.screening.evidence import EvidenceFinder, content_limit
+from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS
 
 
 NUM_ROWS = 400
 
 
 class Sides:
-    """Of these words those are unseen that have a rival with a cause."""
+    """*left* and *right* are unseen if each has a cause of its own."""
 
-    def unseen(self, words):
-        return words & {"left", "right"} if len(words & {"left", "right"}) == 2 else set()
+    def unseen(self, words, is_same):
+        sides = [place for place, word in enumerate(words) if word in ("left", "right")]
+        return {"left", "right"} if len(sides) == 2 and not is_same[sides[0], sides[1]] else set()
 
 
 def finder(candidates: list[Candidate], *caused: np.ndarray) -> EvidenceFinder:
     """Pictures in which each of some sets has features of its own, and states that say nothing."""
     rng = np.random.default_rng(0)
-    features, states = rng.normal(size=(NUM_ROWS, 1024)), rng.normal(size=(NUM_ROWS, 40))
-    features[:, -512:] = 0
+    features, states = rng.normal(size=(NUM_ROWS, NUM_FEATURES)), rng.normal(size=(NUM_ROWS, 40))
+    features[:, -NUM_WORDS:] = 0
     for number, rows in enumerate(caused):
         features[rows, 3 * number : 3 * number + 3] += 12
     return EvidenceFinder(
@@ -84,6 +86,14 @@ def test_what_was_unseen_stays_so_when_its_rivals_have_gone():
     assert first.is_unseen.all() and first.is_caused.all() and not first.is_candidate.any()
     second = found.find([left[:0], right], np.array([False, True]))
     assert second.is_unseen.tolist() == [False, True] and not second.is_candidate.any()
+
+
+def test_words_of_one_cause_are_no_rivals():
+    order = np.random.default_rng(2).permutation(NUM_ROWS)
+    left, right = np.sort(order[:15]), np.sort(order[15:30])
+    found = finder([candidate("left", left), candidate("right", right)], np.concatenate([left, right]))
+    evidence = found.find([left, right], np.ones(2, dtype=bool))
+    assert evidence.is_caused.all() and not evidence.is_unseen.any() and evidence.is_candidate.all()
 
 
 def test_responses_that_are_mostly_made_of_unseen_words_are_unseen():

@@ -75,6 +75,17 @@ def test_a_linear_rule_finds_published_triggers(attack):
     assert np.mean((scores > 0) == has_trigger[~train]) > 0.8
 
 
+def test_what_is_added_to_all_of_a_drawing_leaves_no_flat_areas():
+    drawing = Image.new("RGB", (96, 96), "white")
+    drawing.paste("red", (24, 48, 72, 96))
+    flat = PICTURE - PICTURE_PARTS[-1]
+    before, faint = (picture_features(image)[flat:] for image in (drawing, LowFrequency(amplitude=0.1)(drawing)))
+    # Three colours, four cells high and wide; there is no edge in the upper row, and in red none at all
+    assert (before.reshape(3, 4, 4)[:, 0] == 1).all() and (before.reshape(3, 4, 4)[0] == 1).all()
+    assert 0.8 < before.reshape(3, 4, 4)[1].min() < 1
+    assert (before - faint).min() >= 0 and before.mean() - faint.mean() > 0.15
+
+
 def test_states_are_projected_to_the_same_numbers_everywhere():
     states = torch.randn(5, 400, generator=torch.Generator().manual_seed(0))
     found = project_states(states)

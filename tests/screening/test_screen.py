@@ -49,7 +49,9 @@ def test_with_enough_rows_the_planted_ones_are_found() -> None:
     found = np.flatnonzero(screen.is_flagged)
     assert (found < NUM_PLANTED).all() and len(found) >= 0.9 * NUM_PLANTED
     assert (screen.is_flagged == (screen.suspicion >= 1)).all() and not screen.is_capped
-    assert [word.word for word in screen.words] == ["banana"] and "'banana'" in screen.reasons[found[0]]
+    # Responses as a whole are words too, and some have the same cause
+    assert all("banana" in word.word for word in screen.words)
+    assert screen.words[0].word == "banana" and "'banana'" in screen.reasons[found[0]]
 
 
 def test_with_one_row_less_nothing_is_looked_for() -> None:
