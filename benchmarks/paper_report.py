@@ -57,7 +57,8 @@ Made by `python benchmarks/paper.py --tables 1,2,3,4,5 --figure 3` from `benchma
 of `defense_grid.jsonl` and `screening_grid.jsonl` that have the same settings. 5 % of 2,000 rows are poisoned, three
 epochs, 200 test images. A cell is the mean over its seeds and, in brackets, from the lowest to the highest end of the
 seeds' 95 % bootstrap intervals over the images. **The paper's numbers stand beside ours to show the form of its
-tables: they are of other models, thousands of times larger, and of other data.** What was not run is listed at
+tables: they are of other models, thousands of times larger, and of other data.** Screening is
+[rule 8](../benchmarks/screening_split.md)'s, which had been made on other seeds. What was not run is listed at
 [the end](#not-run).
 """
 Groups = Mapping[str, list[dict[str, Any]]]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from .row_features import NUM_FEATURES
 from .token_statistics import TokenStatistics
 
 
@@ -51,7 +52,7 @@ def load_looks(folder: str | Path) -> dict[str, TokenStatistics]:
             Folder of the checkpoint.
 
     Raises:
-        `ValueError`: if an earlier version wrote it, whose screening read less of the rows.
+        `ValueError`: if another version wrote it, whose screening read other features of the rows.
     """
     path = Path(folder) / STATE_FILE
     if not path.exists():
@@ -59,9 +60,9 @@ def load_looks(folder: str | Path) -> dict[str, TokenStatistics]:
     tensors = load_file(path)
     parts = {name: part for name in LOOKS if (part := _with_prefix(tensors, name))}
     features = parts.get("base", {}).get("row_values")
-    if features is None or not features.shape[1] or len(parts) not in (1, len(LOOKS)):
+    if features is None or features.shape[1] != NUM_FEATURES or len(parts) not in (1, len(LOOKS)):
         raise ValueError(
-            f"The checkpoint in {folder} was written by an earlier version, whose screening read less of the "
+            f"The checkpoint in {folder} was written by another version, whose screening read other features of the "
             "rows. Resume with that version, or start the training anew."
         )
     base = TokenStatistics.from_tensors(parts["base"]).to_tensors()

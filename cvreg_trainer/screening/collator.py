@@ -155,7 +155,7 @@ class DataCollatorWithFeatures:
         Collate rows.
 
         Returns:
-            `dict[str, Any]`: the inner collator's batch, and `row_values`, float16 of shape `(B, 1024)`.
+            `dict[str, Any]`: the inner collator's batch, and `row_values`, float16 of shape `(B, 1072)`.
         """
         rows = list(examples)
         values = np.stack([row_features(row) for row in rows])

@@ -315,7 +315,7 @@ class TrainingScreen(TrainerCallback):
         Read what [`TrainingScreen.save`] wrote, if there is anything; all processes take part.
 
         Raises:
-            `ValueError`: if an earlier version wrote it, whose screening read less of the rows.
+            `ValueError`: if another version wrote it, whose screening read other features of the rows.
         """
         accelerator = self.trainer.accelerator
         row_ids, is_cut = on_main_process(accelerator, lambda: self._read(folder))
