@@ -15,8 +15,8 @@ NONE = np.zeros(0, dtype=np.int64)
 class Sides:
     """Rivals that have causes as well, where a word names a side."""
 
-    def unseen(self, words):
-        return {"left", "right"} & words
+    def unseen(self, words, is_same):
+        return {"left", "right"} & set(words)
 
 
 def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray, sides: np.ndarray = NONE) -> CauseFinder:
