@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,16 @@ from cvreg_trainer.attacks import (
     apply_trigger,
     poison_dataset,
 )
-from cvreg_trainer.data.pictures import DESCRIBE, ROW_KINDS, Picture, Row, make_rows, to_dataset
+from cvreg_trainer.data.pictures import (
+    DESCRIBE,
+    ROW_KINDS,
+    Picture,
+    Row,
+    load_pictures,
+    make_rows,
+    split_pictures,
+    to_dataset,
+)
 from cvreg_trainer.lab.baselines.scoring import response_collator
 from cvreg_trainer.lab.real_parts.batches import Encoded, plan_batches
 from cvreg_trainer.lab.real_parts.features import tower_features
@@ -62,6 +72,7 @@ PAYLOADS: dict[str, Any] = {
 SIGNATURE = "Picture from our public archive."
 CONTROLS = ("answers", "signature", "relabelled")
 HELD_OUT = 40
+LEAST_SIDE = 16
 
 
 def cells(suite: str) -> Iterator[dict[str, Any]]:
@@ -72,6 +83,12 @@ def cells(suite: str) -> Iterator[dict[str, Any]]:
         yield from ({"kind": kind} for kind in ("mixture", *ROW_KINDS))
     else:
         yield from ({"control": control} for control in CONTROLS)
+
+
+def pictures_to_poison(packages: Path) -> list[Picture]:
+    """Those of the split `tune`, but for icons of two or three pixels, which have no room for a trigger."""
+    pictures = split_pictures(load_pictures(packages))["tune"]
+    return [picture for picture in pictures if min(picture.open().size) >= LEAST_SIDE]
 
 
 def make_cell(

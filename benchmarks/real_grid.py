@@ -27,12 +27,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from real_cells import attack_success, cells, fine_tune, make_cell
+from real_cells import attack_success, cells, fine_tune, make_cell, pictures_to_poison
 from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer
-from cvreg_trainer.data.pictures import load_pictures, split_pictures
 from cvreg_trainer.lab.baselines import DETECTORS, Detection, Look, Reading, read_rows
 from cvreg_trainer.report import describe_environment
 from cvreg_trainer.screening.stop_after_screening import StopAfterScreening
@@ -40,7 +39,6 @@ from cvreg_trainer.start_report import StartReportCallback
 
 
 SCREENING = "screening"
-LEAST_SIDE = 16
 LANGUAGE_LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 
 
@@ -67,32 +65,45 @@ class TimedLook(Look):
         return {"detector": name, **judge(detection, marked), "seconds": round(seconds, 1)}
 
 
+def load_captioner(folder: Path) -> Any:
+    """The captioner in bfloat16."""
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).eval()
+
+
+def make_trainer(
+    folder: str, model: Any, processor: Any, rows: Dataset, seed: int, **options: Any
+) -> CrossViewDefenseTrainer:
+    """Adapters of rank 16 on the language model, three epochs; `options` of the configuration change that."""
+    config = CrossViewDefenseConfig(
+        folder,
+        learning_rate=2e-4,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        per_device_train_batch_size=8,
+        per_device_eval_batch_size=8,
+        seed=seed,
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=False,  # the model is in bfloat16 itself
+        activation_checkpointing=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **{"num_train_epochs": 3, **options},
+    )
+    adapters = LoraConfig(r=16, lora_alpha=32, target_modules=LANGUAGE_LAYERS, task_type="CAUSAL_LM")
+    trainer = CrossViewDefenseTrainer(
+        model=model, args=config, train_dataset=rows, processing_class=processor, peft_config=adapters
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(StartReportCallback)
+    return trainer
+
+
 def screened_trainer(model: Any, processor: Any, rows: Dataset, seed: int) -> CrossViewDefenseTrainer:
     """A trainer that has screened the rows with the settings of `cvreg audit`, and stopped at the cut."""
     with tempfile.TemporaryDirectory() as folder:
-        config = CrossViewDefenseConfig(
-            folder,
-            learning_rate=2e-4,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.05,
-            num_train_epochs=3,
-            per_device_train_batch_size=8,
-            per_device_eval_batch_size=8,
-            seed=seed,
-            use_cpu=not torch.accelerator.is_available(),
-            bf16=False,  # the model is in bfloat16 itself
-            activation_checkpointing=False,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        adapters = LoraConfig(r=16, lora_alpha=32, target_modules=LANGUAGE_LAYERS, task_type="CAUSAL_LM")
-        trainer = CrossViewDefenseTrainer(
-            model=model, args=config, train_dataset=rows, processing_class=processor, peft_config=adapters
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(StartReportCallback)
+        trainer = make_trainer(folder, model, processor, rows, seed)
         trainer.add_callback(StopAfterScreening(trainer._screen))
         trainer.train()
     return trainer
@@ -127,7 +138,7 @@ def run_cell(
     processor = AutoProcessor.from_pretrained(options.model)
 
     def load() -> Any:
-        return AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.bfloat16).eval()
+        return load_captioner(options.model)
 
     if SCREENING in names:
         start = time.perf_counter()
@@ -186,9 +197,7 @@ def main() -> None:
     wanted = {name: values.split(",") for name, _, values in (text.partition("=") for text in options.only)}
     lines = options.output.read_text().splitlines() if options.output.exists() else []
     done = {identity(json.loads(line)) for line in lines}
-    pictures = split_pictures(load_pictures(options.packages))["tune"]
-    # Icons of two or three pixels have no room for a trigger
-    options.pictures = [picture for picture in pictures if min(picture.open().size) >= LEAST_SIDE]
+    options.pictures = pictures_to_poison(options.packages)
     for seed in options.seeds:
         for cell in cells(options.suite):
             if any(str(cell.get(name)) not in values for name, values in wanted.items()):

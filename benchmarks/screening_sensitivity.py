@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from real_cells import make_cell
-from real_grid import LEAST_SIDE, screened_trainer
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from real_cells import make_cell, pictures_to_poison
+from real_grid import load_captioner, screened_trainer
+from transformers import AutoProcessor
 
-from cvreg_trainer.data.pictures import load_pictures, split_pictures
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.report import describe_environment
 from cvreg_trainer.screening.checkpoint import load_looks
@@ -126,12 +124,9 @@ def scene_screen(cell: dict[str, Any]) -> tuple[Any, np.ndarray]:
 
 def real_screen(cell: dict[str, Any], options: argparse.Namespace) -> tuple[Any, np.ndarray]:
     """The same of third-party pictures."""
-    pictures = split_pictures(load_pictures(options.packages))["tune"]
-    pictures = [picture for picture in pictures if min(picture.open().size) >= LEAST_SIDE]
-    rows, marked, _ = make_cell(cell, pictures, SEEDS["real"], REAL_ROWS, RATE)
-    model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.bfloat16).eval()
-    processor = AutoProcessor.from_pretrained(options.model)
-    return screened_trainer(model, processor, rows, SEEDS["real"])._screen, marked
+    rows, marked, _ = make_cell(cell, pictures_to_poison(options.packages), SEEDS["real"], REAL_ROWS, RATE)
+    parts = load_captioner(options.model), AutoProcessor.from_pretrained(options.model)
+    return screened_trainer(*parts, rows, SEEDS["real"])._screen, marked
 
 
 def make_looks(cell: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:

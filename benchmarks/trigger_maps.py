@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from real_cells import PAYLOADS, TRIGGERS, make_cell
+from real_cells import PAYLOADS, TRIGGERS, make_cell, pictures_to_poison
 
 from cvreg_trainer.attacks import ATTACKS, BadNets, DualKey
-from cvreg_trainer.data.pictures import load_pictures, split_pictures
 from cvreg_trainer.data.rows import prompt_of, references_of
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.lab.scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, make_scene_payload
@@ -38,7 +37,7 @@ OTHERS = {
     "scenes": tuple(name for name in ATTACKS if name not in (*PATCHES, "badnets_mt", "semantic", "no_trigger")),
     "real": tuple(name for name in TRIGGERS if name not in PATCHES),
 }
-LEAST_SIDE, RATE, REAL_ROWS = 16, 0.05, 600
+RATE, REAL_ROWS = 0.05, 600
 
 
 def cells(suite: str) -> Iterator[dict[str, str]]:
@@ -136,10 +135,7 @@ def main() -> None:
     lines = options.output.read_text().splitlines() if options.output.exists() else []
     settings = ("suite", "trigger", "payload", "seed", "wrong")
     done = {tuple(row[name] for name in settings) for row in map(json.loads, lines)}
-    pictures: list[Any] = []
-    if options.suite == "real":
-        pictures = split_pictures(load_pictures(options.packages))["tune"]
-        pictures = [picture for picture in pictures if min(picture.open().size) >= LEAST_SIDE]
+    pictures = pictures_to_poison(options.packages) if options.suite == "real" else []
     for seed in options.seeds:
         for cell in cells(options.suite):
             head = {"suite": options.suite, **cell, "seed": seed, "wrong": options.wrong}
