@@ -217,6 +217,7 @@ class CauseFinder:
             return None
         # What stands in few other rows first, and of words in the same rows the most surprising one
         share = {place: is_caused[self.candidates[place].all_rows].mean() for place in words}
+        self._complete(is_caused, is_flagged, share)
         order = sorted(
             words, key=lambda place: (-round(share[place] * evidence.strength[place], 2), -self.candidates[place].nats)
         )
@@ -230,6 +231,15 @@ class CauseFinder:
             self.candidates[first].explained,
             float(evidence.p_values[first]),
         )
+
+    def _complete(self, is_caused: np.ndarray, is_flagged: np.ndarray, share: dict[int, float]) -> None:
+        """Of the payload's own word the rest of the rows too. Other words of it are in honest rows as well."""
+        rows = {place: self.candidates[place].all_rows for place in share}
+        common = {place: value for place, value in share.items() if 2 * len(rows[place]) >= is_caused.sum()}
+        most = max(common.values(), default=0.0)
+        for place, value in common.items():
+            if value == most >= RULE.most_of_word:
+                is_caused[rows[place][~is_flagged[rows[place]]]] = True
 
     def _joins(self, place: int, ranks: np.ndarray, members: list[np.ndarray]) -> bool:
         """Whether a word has the cause that rows are ranked by. Whole responses would draw in half of the rows."""

@@ -74,6 +74,8 @@ class ScreeningRule:
             So many rows of a cause that was found from such a set are in the less explained half.
         false_rows (share of a cause's rows):
             Largest expected share of rows that do not have it.
+        most_of_word (share of a word's rows):
+            If so many are found to have the cause, for the word that stands in the fewest others, the rest have it too.
         explained_weight (words):
             A row in which the words of a cause are explained counts as if it had this many of them.
         start_strength, min_strength (correlation):
@@ -147,6 +149,7 @@ class ScreeningRule:
     mostly_unexplained: float = 0.85
 
     false_rows: float = 0.05
+    most_of_word: float = 0.7
     explained_weight: float = 0.25
     start_strength: float = 0.2
     min_strength: float = 0.5

@@ -449,3 +449,20 @@ def test_data_that_have_nothing_to_look_at_are_kept(what: str):
         data.texts = [[] for _ in data.texts]
         data.rows[:] = False
     assert not data.screen().is_flagged.any()
+
+
+def test_the_payloads_own_word_brings_the_rest_of_its_rows():
+    """A few of its pictures hardly show the trigger; of another word of the payload, honest rows have more."""
+    data = Data().with_trigger(1.5)
+    data.unexplained = {"banana", "left"}
+    rows = np.flatnonzero(data.rows)
+    faint, honest = rows[:5], np.flatnonzero(~data.rows)[:12]
+    data.features[faint, :PICTURE] -= 1.5 * data.directions[0]
+    for row in [*rows, *honest]:
+        data.texts[row] = [*data.texts[row], "left"]
+    [cause] = data.causes()
+    assert np.array_equal(cause.rows, rows) and set(cause.words) == {"banana", "left"}
+    # Of too few rows nothing follows for the others
+    data = Data().with_trigger(1.5)
+    data.features[rows[:12], :PICTURE] -= 1.5 * data.directions[0]
+    assert all(len(cause.rows) < 0.7 * NUM_POISONED for cause in data.causes())
