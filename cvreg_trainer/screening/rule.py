@@ -75,7 +75,7 @@ class ScreeningRule:
         false_rows (share of a cause's rows):
             Largest expected share of rows that do not have it.
         most_of_word (share of a word's rows):
-            If so many are found to have the cause, for the word that stands in the fewest others, the rest have it too.
+            If so many have the cause, of the word that stands in the fewest others, the rest have it too.
         explained_weight (words):
             A row in which the words of a cause are explained counts as if it had this many of them.
         start_strength, min_strength (correlation):
