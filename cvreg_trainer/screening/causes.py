@@ -266,8 +266,11 @@ class CauseFinder:
         name = list(self.probes)[evidence.source[first]]
         if self._look_alike(members[first], name):
             return None
+        suspects = np.flatnonzero(evidence.is_suspect)
+        words = [place for place in suspects if np.array_equal(members[place], members[first])]
+        words.sort(key=lambda place: -self.candidates[place].nats)
         return Cause(
-            (self.candidates[first].word,),
+            tuple(dict.fromkeys(self.candidates[place].word for place in words)),
             members[first],
             name,
             float(evidence.strength[first]),

@@ -12,12 +12,13 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import norm
 
+from .added_words import are_added
 from .candidates import WHOLE_RESPONSES, Candidate
 from .content import Content
 from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, centred, partial_correlation, sets_of
 from .rivals import Rivals
 from .rule import RULE
-from .sources import beyond_question, probe_features
+from .sources import beyond_question, probe_features, words_of_questions
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class EvidenceFinder:
         seed: int,
         fdr: float,
     ) -> None:
-        self.num_rows, self.fdr = len(features), fdr
+        self.num_rows, self.fdr, self.features = len(features), fdr, features
         probes = probe_features(features)
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
@@ -168,8 +169,8 @@ class EvidenceFinder:
         content: np.ndarray,
     ) -> np.ndarray:
         """
-        Words that are suspicious by themselves, and those with half of their trigger in the question. The model has
-        read the question, so that content predicts both; this does not clear them.
+        Words that are suspicious by themselves, and those with their trigger or half of it in the question. The model
+        has read the question, so that content predicts them; this does not clear them.
         """
         if self.of_beyond_question is None:
             return self.is_suspect & (content < RULE.suspect_content_share * strength)
@@ -177,10 +178,20 @@ class EvidenceFinder:
         is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
         # A question with several possible answers is not the trigger of one of them
         is_suspect &= (source != list(self.probes).index("question")) | (strength >= RULE.question_strength)
-        goes_with_question = self.of_probes["question"].of(sets) >= RULE.min_strength
-        for place in np.flatnonzero(is_open & self.is_word & goes_with_question & ~is_suspect):
-            is_suspect[place] = self._is_half_hidden(centred(sets[[place]].toarray()[0]), sizes[place], len(sizes))
+        of_question = self.of_probes["question"].of(sets)
+        for place in np.flatnonzero(is_open & self.is_word & (of_question >= RULE.min_strength) & ~is_suspect):
+            is_suspect[place] = (
+                of_question[place] >= RULE.question_strength and self._is_added(sets[[place]].indices)
+            ) or self._is_half_hidden(centred(sets[[place]].toarray()[0]), sizes[place], len(sizes))
         return is_suspect
+
+    def _is_added(self, rows: np.ndarray) -> bool:
+        """Whether the rows of a word that the question predicts have a trigger there: words that were added to it, and
+        responses of which the pictures explain nothing. The model has read them, so that content is not asked."""
+        halves = [candidate.all_rows for candidate in self.candidates if candidate.word == WHOLE_RESPONSES]
+        if not halves or np.isin(rows, halves[0]).mean() < RULE.mostly_unexplained:
+            return False
+        return are_added(words_of_questions(self.features) > 0, rows)
 
     def _is_half_hidden(self, target: np.ndarray, size: int, num_sets: int) -> bool:
         """Whether low-level features still predict a set, given what the question predicts, and content does not."""

@@ -97,6 +97,9 @@ class ScreeningRule:
             For words that are suspicious by themselves, in sets as large.
         question_strength (correlation):
             For those, if words of the question alone predict them: a trigger all but determines its response.
+        in_most_questions (share of the rows):
+            A trigger's words are in as many of their questions, in the others ten times more rarely, and as many of
+            these questions are asked without them too.
         reversible_share (share of the rows):
             Of a larger cause it is asked whether it is the poisoned part or the rest.
         min_variety (share of the variance of all pictures):
@@ -161,6 +164,7 @@ class ScreeningRule:
     rival_cause: float = 0.9
     suspect_content_share: float = 0.65
     question_strength: float = 0.8
+    in_most_questions: float = 0.9
     reversible_share: float = 1 / 3
     min_variety: float = 0.5
     content_components: int = 100

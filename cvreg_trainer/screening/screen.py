@@ -133,7 +133,8 @@ def _describe_cause(cause: Cause) -> str:
     if cause.is_suspect:
         return (
             f"{predicted}, content by {max(cause.content, 0):.2f}: a word that stays surprising, carries no "
-            "information about the image where others do, or goes with low-level features beyond question and content"
+            "information about the image where others do, or goes with words that were added to questions, or with "
+            "low-level features beyond question and content"
         )
     return (
         f"{predicted} and that content hardly does ({max(cause.content, 0):.2f}); the image explains "

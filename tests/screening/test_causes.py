@@ -466,3 +466,19 @@ def test_the_payloads_own_word_brings_the_rest_of_its_rows():
     data = Data().with_trigger(1.5)
     data.features[rows[:12], :PICTURE] -= 1.5 * data.directions[0]
     assert all(len(cause.rows) < 0.7 * NUM_POISONED for cause in data.causes())
+
+
+@pytest.mark.parametrize("is_own_kind", [False, True])
+def test_a_sentence_behind_the_question_is_a_trigger_although_the_model_has_read_it(is_own_kind: bool):
+    """Its response has been learnt in the warm-up: content predicts it. A question of its own kind is kept."""
+    data = Data()
+    data.features[:, PICTURE:] = 0
+    data.features[:, PICTURE : PICTURE + 3] = ~data.rows[:, None] if is_own_kind else 1
+    data.features[: NUM_ROWS // 2, PICTURE + 3] = 1
+    data.features[:, PICTURE + 7] = data.rows
+    data.states[data.rows] += 4 * np.random.default_rng(1).normal(size=32)
+    # All of what the responses say is the payload
+    for row in np.flatnonzero(data.rows):
+        data.texts[row] = []
+    found = [row for cause in data.causes() for row in cause.rows.tolist()]
+    assert found == ([] if is_own_kind else np.flatnonzero(data.rows).tolist())
