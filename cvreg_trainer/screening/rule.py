@@ -166,7 +166,7 @@ class ScreeningRule:
     question_strength: float = 0.8
     in_most_questions: float = 0.9
     reversible_share: float = 1 / 3
-    min_variety: float = 0.5
+    min_variety: float = 0.4
     content_components: int = 100
     error_rate: float = 0.025
     same_cause: float = 0.75
