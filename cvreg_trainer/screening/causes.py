@@ -204,6 +204,9 @@ class CauseFinder:
         strength = float(correlation(prediction, target)[0])
         content = float(correlation(by_content, target)[0])
         limit = float(content_limit(strength, is_caused.sum()))
+        if is_whole:
+            # They have started whether content predicts them or not
+            limit = min(limit, RULE.suspect_content_share * strength)
         # A correlation is the mean of these over the rows, up to a factor
         excess = limit / strength * _standardised(prediction, is_caused) - _standardised(by_content, is_caused)
         error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
@@ -221,9 +224,11 @@ class CauseFinder:
         order = sorted(
             words, key=lambda place: (-round(share[place] * evidence.strength[place], 2), -self.candidates[place].nats)
         )
-        shared = dict.fromkeys(self.candidates[place].word for place in order)
+        if is_whole:
+            # Words that are in them by chance are no name for them
+            order = [place for place in order if place != first and share[place] >= RULE.most_of_word] or [first]
         return Cause(
-            tuple(word for word in shared if word != WHOLE_RESPONSES or len(shared) == 1),
+            tuple(dict.fromkeys(self.candidates[place].word for place in order)),
             np.flatnonzero(is_caused),
             name,
             strength,

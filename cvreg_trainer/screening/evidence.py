@@ -97,6 +97,7 @@ class EvidenceFinder:
         self.candidates, self.rivals = candidates, rivals
         self.unseen: set[str] = set()
         self.is_suspect = np.array([candidate.is_suspect for candidate in candidates], dtype=bool)
+        self.is_named = np.array([candidate.word != WHOLE_RESPONSES for candidate in candidates], dtype=bool)
         self.is_word = np.array(
             [not candidate.is_part and candidate.word != WHOLE_RESPONSES for candidate in candidates]
         )
@@ -128,7 +129,8 @@ class EvidenceFinder:
         content = self.of_content.of(sets)
         is_content = content >= content_limit(strength, sizes)
         is_unseen = self._is_unseen(is_significant & ~is_content, source, sets)
-        is_candidate = is_significant & ~is_content & ~is_unseen
+        # Of whole responses content may predict the honest ones; what is found from them is asked about again
+        is_candidate = is_significant & ~(is_content & self.is_named) & ~is_unseen
         is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
         is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
         return Evidence(

@@ -20,13 +20,15 @@ class Sides:
         return {"left", "right"} if len(sides) == 2 and not is_same[sides[0], sides[1]] else set()
 
 
-def finder(candidates: list[Candidate], *caused: np.ndarray) -> EvidenceFinder:
-    """Pictures in which each of some sets has features of its own, and states that say nothing."""
+def finder(candidates: list[Candidate], *caused: np.ndarray, known: np.ndarray | None = None) -> EvidenceFinder:
+    """Pictures in which each of some sets has features of its own, and states that say nothing, but for `known`."""
     rng = np.random.default_rng(0)
     features, states = rng.normal(size=(NUM_ROWS, NUM_FEATURES)), rng.normal(size=(NUM_ROWS, 40))
     features[:, -NUM_WORDS:] = 0
     for number, rows in enumerate(caused):
         features[rows, 3 * number : 3 * number + 3] += 12
+    if known is not None:
+        states[known] += 4
     return EvidenceFinder(
         features.astype(np.float32), states.astype(np.float32), candidates, Sides(), seed=0, fdr=0.01
     )
@@ -105,3 +107,12 @@ def test_responses_that_are_mostly_made_of_unseen_words_are_unseen():
     evidence = found.find(sets, np.ones(4, dtype=bool))
     assert evidence.is_caused.all()
     assert evidence.is_unseen.tolist() == [True, True, True, False]
+
+
+def test_only_whole_responses_may_start_although_content_predicts_them():
+    """Honest ones among them are content; what is found from them is asked about again."""
+    rows = np.sort(np.random.default_rng(5).permutation(NUM_ROWS)[:40])
+    candidates = [candidate("banana", rows), candidate(WHOLE_RESPONSES, rows)]
+    evidence = finder(candidates, rows, known=rows).find([rows, rows], np.ones(2, dtype=bool))
+    assert evidence.is_caused.all() and evidence.is_content.all()
+    assert evidence.is_candidate.tolist() == [False, True]
