@@ -57,8 +57,9 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
         cells[row["attack"], payload][row["defence"]].append(row)
     for of in cells.values():
         for name, those in of.items():
-            # Rows of an earlier form of the rule, which have a version, count where there are no others
-            of[name] = [row for row in those if "version" not in row] or those
+            # Those of the latest form of the rule; rows of earlier ones have a version
+            latest = those[-1].get("version")
+            of[name] = [row for row in those if row.get("version") == latest]
     found = [name for name in TITLES if any(name in of for of in cells.values())]
     head = ["trigger", "payload", "rows", *(f"{TITLES[name]}: success" for name in found), "false alarms", "CIDEr"]
     if "screened" in found:
