@@ -61,6 +61,18 @@ class Data:
             TokenStatistics(*common, np.array(other, np.float32), *rest, np.ones((NUM_ROWS, 1), np.float16)),
         )
 
+    def screen_responses(self, explained: np.ndarray | None = None) -> Screen:
+        """With responses of other rows in `rows`: no picture explains them, but for some, and the model is not
+        surprised by their words."""
+        self.word, self.explained_rows = self.texts[0][0], ~self.rows
+        own, other = self.looks()
+        explained = np.zeros(NUM_ROWS, dtype=bool) if explained is None else explained
+        of_poison = (self.rows & ~explained)[own.token_rows]
+        own.nll[of_poison] = 1.5
+        other.nll[of_poison] = 1.5
+        own.nll[explained[own.token_rows]] = 0.1
+        return screen_rows(self.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
+
     def screen(self, cap: float = 0.3, fdr: float = 0.01, **options) -> Screen:
         own, other = self.looks()
         return screen_rows(self.base(own), own, other, TOKENIZER, 0, cap, fdr, **options)
@@ -288,14 +300,7 @@ def test_alike_pictures_are_neighbours_in_content():
 
 def test_rows_without_a_word_in_common_are_found_as_whole_responses():
     data = Data(num_poisoned=60).with_trigger(2.0)
-    data.word = data.texts[0][0]
-    data.explained_rows = ~data.rows  # the same word is explained in the others
-    own, other = data.looks()
-    # The responses are those of other rows: no picture explains them, and the model is not surprised by their words
-    of_poison = data.rows[own.token_rows]
-    own.nll[of_poison] = 1.5
-    other.nll[of_poison] = 1.5
-    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
+    screen = data.screen_responses()
     recall, wrong = quality(data, screen)
     assert recall >= 0.8 and wrong <= 3
     assert [word.word for word in screen.words] == ["(whole responses)"]
@@ -304,32 +309,18 @@ def test_rows_without_a_word_in_common_are_found_as_whole_responses():
 def test_responses_of_other_rows_that_go_with_their_pictures_by_chance_are_found_too():
     """A tenth of the planted rows look explained: too many for the better explained half to be a null."""
     data = Data(num_poisoned=60).with_trigger(2.0)
-    data.word = data.texts[0][0]
-    data.explained_rows = ~data.rows
-    own, other = data.looks()
     chance = np.isin(np.arange(NUM_ROWS), np.flatnonzero(data.rows)[:6])
-    of_poison = (data.rows & ~chance)[own.token_rows]
-    own.nll[of_poison] = 1.5
-    other.nll[of_poison] = 1.5
-    own.nll[chance[own.token_rows]] = 0.1
-    screen = screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01)
+    screen = data.screen_responses(chance)
     recall, wrong = quality(data, screen)
     assert recall >= 0.95 and wrong <= 6 and screen.is_flagged[chance].all()
 
 
 def test_what_marks_explained_and_unexplained_responses_alike_is_no_cause_of_whole_responses():
     data = Data(num_poisoned=60).with_trigger(2.0)
-    data.word = data.texts[0][0]
-    data.explained_rows = ~data.rows
-    own, other = data.looks()
-    # A quarter of the marked rows are explained, and the rest hardly
+    # A quarter of the marked rows
     explained = np.isin(np.arange(NUM_ROWS), np.flatnonzero(data.rows)[:15])
-    unexplained = (data.rows & ~explained)[own.token_rows]
-    own.nll[unexplained] = 1.5
-    other.nll[unexplained] = 1.5
-    own.nll[explained[own.token_rows]] = 0.1
     assert RULE.mostly_unexplained > 0.75
-    assert screen_rows(data.base(own), own, other, TOKENIZER, 0, 0.3, 0.01).is_flagged.sum() < 15
+    assert data.screen_responses(explained).is_flagged.sum() < 15
 
 
 def test_the_end_of_a_sentence_starts_no_cause():
