@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,9 +142,8 @@ class EvidenceFinder:
         """Which of the sets with a cause beyond content are of words whose rivals have one of their own from the same
         source, or have such words in most rows."""
         words = [candidate.word for candidate in self.candidates]
-        is_word = np.array([word != WHOLE_RESPONSES for word in words], dtype=bool)
         for number, probe in enumerate(self.probes.values()):
-            places = np.flatnonzero(is_caused & is_word & (source == number))
+            places = np.flatnonzero(is_caused & self.is_named & (source == number))
             if not len(places):
                 continue
             caused, lines = np.unique([words[place] for place in places], return_inverse=True)
@@ -193,7 +193,12 @@ class EvidenceFinder:
         halves = [candidate.all_rows for candidate in self.candidates if candidate.word == WHOLE_RESPONSES]
         if not halves or np.isin(rows, halves[0]).mean() < RULE.mostly_unexplained:
             return False
-        return are_added(words_of_questions(self.features) > 0, rows)
+        return are_added(self.is_asked, rows)
+
+    @cached_property
+    def is_asked(self) -> np.ndarray:
+        """Which words each row's question has, `(R, Q)`, bool: made once, and only if some word needs it."""
+        return words_of_questions(self.features) > 0
 
     def _is_half_hidden(self, target: np.ndarray, size: int, num_sets: int) -> bool:
         """Whether low-level features still predict a set, given what the question predicts, and content does not."""

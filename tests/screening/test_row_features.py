@@ -80,7 +80,7 @@ def test_what_is_added_to_all_of_a_drawing_leaves_no_flat_areas():
     drawing.paste("red", (24, 48, 72, 96))
     flat = PICTURE - PICTURE_PARTS[-1]
     before, faint = (picture_features(image)[flat:] for image in (drawing, LowFrequency(amplitude=0.1)(drawing)))
-    # Three colours, four cells high and wide; there is no edge in the upper row, and in red none at all
+    # One 4 x 4 grid per colour: the top row of cells has no edges, and the red channel is constant
     assert (before.reshape(3, 4, 4)[:, 0] == 1).all() and (before.reshape(3, 4, 4)[0] == 1).all()
     assert 0.8 < before.reshape(3, 4, 4)[1].min() < 1
     assert (before - faint).min() >= 0 and before.mean() - faint.mean() > 0.15
