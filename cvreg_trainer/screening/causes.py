@@ -127,7 +127,7 @@ class CauseFinder:
                 promising = np.flatnonzero(evidence.is_suspect & is_strong)
             if not len(promising):
                 break
-            first = int(promising[np.argmax((evidence.strength * np.sqrt(sizes))[promising])])
+            first = int(promising[np.argmax(evidence.strength[promising])])
             is_done[first] = True
             cause = self._follow(first, members, evidence, is_flagged) if evidence.is_candidate[first] else None
             if cause is None and evidence.is_suspect[first]:

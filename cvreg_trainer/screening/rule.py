@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 9 of `benchmarks/screening_split.md`, with the words that it takes from
+Every number of the screening rule, once: rule 10 of `benchmarks/screening_split.md`, with the words that it takes from
 rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
@@ -140,7 +140,7 @@ class ScreeningRule:
     ungrounded_min_rows: int = 20
     ungrounded_max_share: float = 0.15
 
-    explained: float = 0.25
+    explained: float = 0.15
     min_nats: float = 0.5
     surprised: float = 2.0
     min_part: float = 0.1
