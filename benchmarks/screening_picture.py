@@ -20,15 +20,14 @@ from transformers import AutoProcessor
 
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, find_candidates
-from cvreg_trainer.screening.causes import CauseFinder
-from cvreg_trainer.screening.evidence import content_limit
+from cvreg_trainer.screening.evidence import EvidenceFinder, content_limit
 from cvreg_trainer.screening.rivals import Rivals
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.words import find_words
 
 
 PANELS = {
-    "scenes_wanet_keyword": "Drawn scenes: 'banana' behind a warped image (WaNet)",
+    "scenes_wanet": "Drawn scenes: 'banana' behind a warped image (WaNet)",
     "real_sig_substitution": "Third-party pictures: person becomes 'banana' (SIG)",
 }
 LEAST_ROWS = 10
@@ -42,10 +41,9 @@ def draw(axes: Any, folder: Path, tokenizer: Any, title: str) -> None:
     candidates = find_candidates(*words, looks["other"].row_values[:, 0] > 0)
     candidates = [one for one in candidates if len(one.rows) >= LEAST_ROWS and one.word != WHOLE_RESPONSES]
     seed = SEEDS[folder.name.split("_")[0]]
-    finder = CauseFinder(looks["base"].row_values, looks["warm"].row_values, candidates, Rivals(words[1]), seed, FDR)
-    finder.find()
-    evidence = finder.first_evidence
-    assert evidence is not None
+    values, rivals = (looks["base"].row_values, looks["warm"].row_values), Rivals(words[1], tokenizer.all_special_ids)
+    finder = EvidenceFinder(*values, candidates, rivals, seed, FDR)
+    evidence = finder.find([one.rows for one in candidates], np.ones(len(candidates), dtype=bool))
     strength = np.linspace(0, 1, 200)
     limit = content_limit(strength, np.full(200, LEAST_ROWS))
     is_strong = strength >= RULE.min_strength

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata, t
 
-from .candidates import WHOLE_RESPONSES, Candidate
-from .cross_fit import benjamini_hochberg, centred, correlation
+from .candidates import WHOLE_RESPONSES
+from .cross_fit import CrossFit, centred, correlation
 from .evidence import Evidence, EvidenceFinder, content_limit
-from .rivals import Rivals
 from .row_features import PICTURE_PARTS
+from .rows_of_cause import beyond, mirrored, mostly_unexplained, separation
 from .rule import RULE
 
 
@@ -71,35 +71,18 @@ class CauseFinder:
     Finds causes; see the head of this file.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1072)`):
-            What [`row_features`] gives for each row.
-        states (`np.ndarray` of shape `(R, D)`):
-            The model's states, each before it sees the response, with strong views of the rows' pictures.
-        candidates (`list[Candidate]`):
-            Sets of rows to ask about; see [`find_candidates`].
-        rivals ([`Rivals`]):
-            Where their words stand.
-        seed (`int`):
-            Chooses folds and random sets.
-        fdr (`float`):
-            Expected share of sets without a cause among those that are found to have one.
+        finder ([`EvidenceFinder`]):
+            Asks the questions about the candidates.
     """
 
-    def __init__(
-        self,
-        features: np.ndarray,
-        states: np.ndarray,
-        candidates: list[Candidate],
-        rivals: Rivals,
-        seed: int,
-        fdr: float,
-    ) -> None:
-        self.num_rows, self.candidates = len(features), candidates
-        self.pictures = features[:, : sum(PICTURE_PARTS)]
-        self.finder = EvidenceFinder(features, states, candidates, rivals, seed, fdr)
-        self.probes, self.content = self.finder.probes, self.finder.content
+    def __init__(self, finder: EvidenceFinder) -> None:
+        self.finder, self.candidates, self.num_rows = finder, finder.candidates, finder.num_rows
+        self.probes, self.content = finder.probes, finder.content
+        self.pictures = finder.features[:, : sum(PICTURE_PARTS)]
         # How a sentence ends is a matter of style, which goes with where a picture is from
-        self.is_lettered = np.array([any(map(str.isalnum, candidate.word)) for candidate in candidates], dtype=bool)
+        self.is_lettered = np.array(
+            [any(map(str.isalnum, candidate.word)) for candidate in self.candidates], dtype=bool
+        )
         self.suspicion = np.zeros(self.num_rows)
         self.first_evidence: Evidence | None = None  # before any row is flagged
 
@@ -165,53 +148,24 @@ class CauseFinder:
     def _follow(
         self, first: int, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
     ) -> Cause | None:
-        """From one word to all rows with its cause; `None` if the content explains them as well as the features do."""
+        """From one word to all rows with its cause; `None` if there are none, or if they look honest."""
         name = list(self.probes)[evidence.source[first]]
-        probe = self.probes[name]
-        is_caused, words = self._mask(members[first]), [first]
         is_whole = self.candidates[first].word == WHOLE_RESPONSES
-        may_join = evidence.is_candidate | (evidence.is_caused & self.finder.is_suspect)
-        for _ in range(RULE.rounds):
-            prediction = probe.predict(centred(is_caused))[:, 0]
-            ranks = rankdata(prediction)
-            words = [
-                int(place)
-                for place in np.flatnonzero(may_join)
-                if place == first or self._joins(int(place), ranks, members)
-            ]
-            could_be, num_words = is_caused.copy(), np.zeros(self.num_rows)
-            for place in words:
-                could_be[self.candidates[place].all_rows] = True
-                num_words[members[place]] += 1
-            if is_whole:
-                # Another row's response goes with a picture now and then, so that the explained half has poison too
-                could_be, others = ~is_flagged, _mirrored(prediction[~is_flagged])
-            else:
-                others = prediction[~could_be & ~is_flagged]
-                could_be &= ~is_flagged
-            # A row that shares many words is likelier to share their cause, and one whose words are explained less
-            weights = np.maximum(RULE.explained_weight, num_words)
-            found = _beyond(prediction, could_be, others, weights)
-            if is_whole:
-                found = _mostly(found, prediction, self._mask(self.candidates[first].all_rows))
-            if found.sum() < RULE.min_rows:
-                return None
-            if (found == is_caused).all():
-                break
-            is_caused = found
+        words, is_caused = self._grow(first, self.probes[name], members, evidence, is_flagged)
+        if is_caused.sum() < RULE.min_rows:
+            return None
         target = centred(is_caused)
-        prediction, by_content = probe.predict(target), self.content.predict(target)
-        strength = float(correlation(prediction, target)[0])
-        content = float(correlation(by_content, target)[0])
+        predictions = self.probes[name].predict(target), self.content.predict(target)
+        strength, content = (float(correlation(prediction, target)[0]) for prediction in predictions)
         limit = float(content_limit(strength, is_caused.sum()))
         if is_whole:
             # They have started whether content predicts them or not
             limit = min(limit, RULE.suspect_content_share * strength)
-        # A correlation is the mean of these over the rows, up to a factor
-        excess = limit / strength * _standardised(prediction, is_caused) - _standardised(by_content, is_caused)
-        error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
-        p_content = t.sf(excess.mean() / error, len(excess) - 1)
-        if strength < RULE.min_strength or content >= limit or p_content > RULE.error_rate:
+        if (
+            strength < RULE.min_strength
+            or content >= limit
+            or not _is_beyond(*predictions, is_caused, limit / strength)
+        ):
             return None
         if self._look_alike(is_caused, name) or self._is_reverse(is_caused):
             return None
@@ -237,6 +191,41 @@ class CauseFinder:
             float(evidence.p_values[first]),
         )
 
+    def _grow(
+        self, first: int, probe: CrossFit, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
+    ) -> tuple[list[int], np.ndarray]:
+        """From one word to all words and rows with its cause, in rounds: what predicts them, which words it predicts,
+        and which rows. None, or too few, if they run out."""
+        is_caused, words = self._mask(members[first]), [first]
+        is_whole = self.candidates[first].word == WHOLE_RESPONSES
+        may_join = evidence.is_candidate | (evidence.is_caused & self.finder.is_suspect)
+        for _ in range(RULE.rounds):
+            prediction = probe.predict(centred(is_caused))[:, 0]
+            ranks = rankdata(prediction)
+            words = [
+                int(place)
+                for place in np.flatnonzero(may_join)
+                if place == first or self._joins(int(place), ranks, members)
+            ]
+            could_be, num_words = is_caused.copy(), np.zeros(self.num_rows)
+            for place in words:
+                could_be[self.candidates[place].all_rows] = True
+                num_words[members[place]] += 1
+            if is_whole:
+                # Another row's response goes with a picture now and then, so that the explained half has poison too
+                could_be, others = ~is_flagged, mirrored(prediction[~is_flagged])
+            else:
+                others = prediction[~could_be & ~is_flagged]
+                could_be &= ~is_flagged
+            # A row that shares many words is likelier to share their cause, and one whose words are explained less
+            found = beyond(prediction, could_be, others, np.maximum(RULE.explained_weight, num_words))
+            if is_whole:
+                found = mostly_unexplained(found, prediction, self._mask(self.candidates[first].all_rows))
+            if found.sum() < RULE.min_rows or (found == is_caused).all():
+                return words, found
+            is_caused = found
+        return words, is_caused
+
     def _complete(self, is_caused: np.ndarray, is_flagged: np.ndarray, share: dict[int, float]) -> None:
         """Of the payload's own word the rest of the rows too. Other words of it are in honest rows as well."""
         rows = {place: self.candidates[place].all_rows for place in share}
@@ -249,7 +238,7 @@ class CauseFinder:
     def _joins(self, place: int, ranks: np.ndarray, members: list[np.ndarray]) -> bool:
         """Whether a word has the cause that rows are ranked by. Whole responses would draw in half of the rows."""
         is_word = self.candidates[place].word != WHOLE_RESPONSES
-        return is_word and _separation(ranks, members[place]) > RULE.same_cause
+        return is_word and separation(ranks, members[place]) > RULE.same_cause
 
     def _look_alike(self, rows: np.ndarray, source: str) -> bool:
         """Whether what an image causes has nearly one image: a trigger is common to images that differ in the rest."""
@@ -290,42 +279,12 @@ def _variance(values: np.ndarray) -> float:
     return float(values.var(0, dtype=np.float32).sum())
 
 
-def _separation(ranks: np.ndarray, rows: np.ndarray) -> float:
-    """Area under the ROC curve of a ranking, for some rows against all others."""
-    number = len(rows)
-    if number in (0, len(ranks)):
-        return 0.5
-    return float((ranks[rows].sum() - number * (number + 1) / 2) / (number * (len(ranks) - number)))
-
-
-def _mirrored(values: np.ndarray) -> np.ndarray:
-    """The lower half of the values and its mirror image: what all would be if none of them had a cause."""
-    middle = np.median(values)
-    lower = values[values < middle]
-    return np.concatenate([lower, 2 * middle - lower])
-
-
-def _mostly(found: np.ndarray, prediction: np.ndarray, is_unexplained: np.ndarray) -> np.ndarray:
-    """Of the rows that were found those that are predicted best, down to where too many of them are explained: honest
-    rows are as often explained as not."""
-    rows = np.flatnonzero(found)
-    rows = rows[np.argsort(-prediction[rows], kind="stable")]
-    shares = np.cumsum(is_unexplained[rows]) / np.arange(1, len(rows) + 1)
-    enough = np.flatnonzero(shares >= RULE.mostly_unexplained)
-    result = np.zeros(len(found), dtype=bool)
-    result[rows[: enough[-1] + 1 if len(enough) else 0]] = True
-    return result
-
-
-def _beyond(values: np.ndarray, could_be: np.ndarray, others: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Which of the rows that could be caused have a value beyond the others', at a false discovery rate; p-values are
-    divided by weights of mean 1 (Genovese et al. 2006)."""
-    others = np.sort(others)
-    p_values = (1 + len(others) - np.searchsorted(others, values[could_be])) / (1 + len(others))
-    p_values *= weights[could_be].mean() / weights[could_be]
-    result = np.zeros(len(values), dtype=bool)
-    result[could_be] = benjamini_hochberg(p_values, RULE.false_rows)
-    return result
+def _is_beyond(by_features: np.ndarray, by_content: np.ndarray, is_member: np.ndarray, share: float) -> bool:
+    """Whether content predicts the members less than a share of what features do, by a t test over the members: a
+    correlation is the mean of these numbers, up to a factor. Both predictions are of shape `(R, 1)`."""
+    excess = share * _standardised(by_features, is_member) - _standardised(by_content, is_member)
+    error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
+    return bool(t.sf(excess.mean() / error, len(excess) - 1) <= RULE.error_rate)
 
 
 def _standardised(prediction: np.ndarray, is_member: np.ndarray) -> np.ndarray:

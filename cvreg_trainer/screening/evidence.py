@@ -74,8 +74,18 @@ class EvidenceFinder:
     Asks the questions.
 
     Args:
-        features, states, candidates, rivals, seed, fdr:
-            As [`CauseFinder`] takes them.
+        features (`np.ndarray` of shape `(R, 1072)`):
+            What [`row_features`] gives for each row.
+        states (`np.ndarray` of shape `(R, D)`):
+            The model's states, each before it sees the response, with strong views of the rows' pictures.
+        candidates (`list[Candidate]`):
+            Sets of rows to ask about; see [`find_candidates`].
+        rivals ([`Rivals`]):
+            Where their words stand.
+        seed (`int`):
+            Chooses folds and random sets.
+        fdr (`float`):
+            Expected share of sets without a cause among those that are found to have one.
     """
 
     def __init__(

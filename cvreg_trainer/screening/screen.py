@@ -16,6 +16,7 @@ import numpy as np
 
 from .candidates import find_candidates
 from .causes import Cause, CauseFinder
+from .evidence import EvidenceFinder
 from .findings import WordFinding
 from .grounding import grounding
 from .kept_groups import kept_groups
@@ -104,7 +105,7 @@ def screen_rows(
     has_other = other.row_values[:, 0] > 0
     candidates = find_candidates(of_base, of_own, places.seen_by(other), has_other, suspects, allowed_words)
     rivals = Rivals(of_own, tokenizer.all_special_ids)
-    finder = CauseFinder(base.row_values, own.row_values, candidates, rivals, seed, fdr)
+    finder = CauseFinder(EvidenceFinder(base.row_values, own.row_values, candidates, rivals, seed, fdr))
     causes = finder.find()
     is_flagged, is_capped = _cap(finder.suspicion, cap)
     reasons = [""] * len(own)

@@ -48,7 +48,7 @@ def beyond_question(features: np.ndarray, states: np.ndarray, seed: int) -> Cros
 
     Args:
         features (`np.ndarray` of shape `(R, 1072)`), states (`np.ndarray` of shape `(R, D)`):
-            Of the rows, as [`CauseFinder`] gets them.
+            Of the rows, as [`EvidenceFinder`] gets them.
         seed (`int`):
             Chooses the folds.
 

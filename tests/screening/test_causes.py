@@ -9,6 +9,7 @@ from tiny_models import tiny_tokenizer
 
 from cvreg_trainer.screening.candidates import find_candidates
 from cvreg_trainer.screening.causes import Cause, CauseFinder
+from cvreg_trainer.screening.evidence import EvidenceFinder
 from cvreg_trainer.screening.rivals import Rivals
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
 from cvreg_trainer.screening.rule import RULE
@@ -84,7 +85,7 @@ class Data:
         own, other = self.looks()
         words = [find_words(look, TOKENIZER) for look in (self.base(own), own, other)]
         candidates = find_candidates(*words, other.row_values[:, 0] > 0, **options)
-        return CauseFinder(self.features, self.states, candidates, Rivals(words[1]), 0, 0.01)
+        return CauseFinder(EvidenceFinder(self.features, self.states, candidates, Rivals(words[1]), 0, 0.01))
 
     def base(self, own: TokenStatistics) -> TokenStatistics:
         """The base model knows all words, and is surprised by those that `contradicts` says."""

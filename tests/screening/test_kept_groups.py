@@ -5,6 +5,7 @@ import numpy as np
 
 from cvreg_trainer.screening.candidates import Candidate
 from cvreg_trainer.screening.causes import CauseFinder
+from cvreg_trainer.screening.evidence import EvidenceFinder
 from cvreg_trainer.screening.kept_groups import MAX_GROUPS, kept_groups
 
 
@@ -30,7 +31,7 @@ def find(candidates: list[Candidate], marked: np.ndarray, shown: np.ndarray, sid
     features[sides[: len(sides) // 2], 6:9] += 12
     features[sides[len(sides) // 2 :], 9:12] += 12
     looks = features.astype(np.float32), states.astype(np.float32)
-    finder = CauseFinder(*looks, candidates, Sides(), seed=0, fdr=0.01)
+    finder = CauseFinder(EvidenceFinder(*looks, candidates, Sides(), seed=0, fdr=0.01))
     finder.find()
     return finder
 
@@ -76,6 +77,6 @@ def test_the_largest_groups_are_listed():
 
 def test_without_candidates_there_are_no_groups():
     looks = np.zeros((300, 1024), np.float32), np.zeros((300, 4), np.float32)
-    finder = CauseFinder(*looks, [], Sides(), seed=0, fdr=0.01)
+    finder = CauseFinder(EvidenceFinder(*looks, [], Sides(), seed=0, fdr=0.01))
     finder.find()
     assert kept_groups(finder) == {"noise": [], "content": [], "unseen": []}

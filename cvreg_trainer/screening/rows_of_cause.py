@@ -1,0 +1,62 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""Which rows have a cause, given what is predicted of each; and the null of rows that have none."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .cross_fit import benjamini_hochberg
+from .rule import RULE
+
+
+def beyond(values: np.ndarray, could_be: np.ndarray, others: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """
+    Rows whose values lie beyond those of others, at the false discovery rate `false_rows`.
+
+    Args:
+        values (`np.ndarray` of shape `(R,)`):
+            What is predicted of each row.
+        could_be (`np.ndarray` of shape `(R,)`, bool):
+            Rows that may have the cause.
+        others (`np.ndarray` of shape `(N,)`):
+            Values of rows without it, in any order.
+        weights (`np.ndarray` of shape `(R,)`):
+            How much likelier a row is to have it before it is looked at: p-values are divided by weights of mean 1
+            (Genovese et al. 2006).
+
+    Returns:
+        `np.ndarray` of shape `(R,)`, bool
+    """
+    others = np.sort(others)
+    p_values = (1 + len(others) - np.searchsorted(others, values[could_be])) / (1 + len(others))
+    p_values *= weights[could_be].mean() / weights[could_be]
+    result = np.zeros(len(values), dtype=bool)
+    result[could_be] = benjamini_hochberg(p_values, RULE.false_rows)
+    return result
+
+
+def mirrored(values: np.ndarray) -> np.ndarray:
+    """The lower half of the values and its mirror image: what all would be if none of them had a cause."""
+    middle = np.median(values)
+    lower = values[values < middle]
+    return np.concatenate([lower, 2 * middle - lower])
+
+
+def mostly_unexplained(found: np.ndarray, values: np.ndarray, is_unexplained: np.ndarray) -> np.ndarray:
+    """Of the rows that were found those with the largest values, down to where too many of them are explained: honest
+    rows are as often explained as not. All arguments and the result are of shape `(R,)`."""
+    rows = np.flatnonzero(found)
+    rows = rows[np.argsort(-values[rows], kind="stable")]
+    shares = np.cumsum(is_unexplained[rows]) / np.arange(1, len(rows) + 1)
+    enough = np.flatnonzero(shares >= RULE.mostly_unexplained)
+    result = np.zeros(len(found), dtype=bool)
+    result[rows[: enough[-1] + 1 if len(enough) else 0]] = True
+    return result
+
+
+def separation(ranks: np.ndarray, rows: np.ndarray) -> float:
+    """Area under the ROC curve of a ranking `(R,)`, from 1 on, for some rows `(M,)` against all others."""
+    number = len(rows)
+    if number in (0, len(ranks)):
+        return 0.5
+    return float((ranks[rows].sum() - number * (number + 1) / 2) / (number * (len(ranks) - number)))
