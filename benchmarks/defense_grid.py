@@ -20,10 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grid_runs import PAPER_LOSS, run_missing, silent_folder
+from grid_runs import PAPER_LOSS, made_by, run_missing, silent_folder
 
 from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
-from cvreg_trainer.report import describe_environment
 
 
 ABLATION = {
@@ -61,7 +60,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
         result = experiment.run(experiment.make_data(), folder)
     del result["captions"]
     result["losses"] = result["losses"][-1:]
-    return {**settings, **result, "experiment": asdict(experiment), "environment": describe_environment()}
+    return {**settings, **result, "experiment": asdict(experiment), **made_by()}
 
 
 def identity(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -27,10 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from grid_runs import made_by
 
 from cvreg_trainer.head import cross_view_statistics
 from cvreg_trainer.head.cross_view_head import _capture
-from cvreg_trainer.report import describe_environment
+
+
+SEED = 0
 
 
 def plain_statistics(
@@ -45,7 +48,7 @@ def plain_statistics(
 
 def measure(head: str, tokens: int, width: int, vocabulary: int, device: str) -> dict[str, float]:
     """Seconds of one forward and backward, and MiB on top of the inputs."""
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     torch.set_num_threads(1)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     make = {"device": device, "dtype": dtype, "requires_grad": True}
@@ -65,7 +68,7 @@ def measure(head: str, tokens: int, width: int, vocabulary: int, device: str) ->
 @torch.no_grad()
 def measure_last_position(rows: int, vocabulary: int, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
     """Median seconds of the head at the last of 64 positions, in turn after a warm-up."""
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     torch.set_num_threads(1)
     width, device = 576, options.device
     make = {"device": device, "dtype": getattr(torch, dtype)}
@@ -112,7 +115,8 @@ def main() -> None:
     gpu = options.device == "cuda"
     rows = measure_last_positions(options) if options.last_position else measure_heads(options, gpu)
     device = torch.cuda.get_device_name() if gpu else "cpu"
-    report = {"environment": {**describe_environment(), "device": device}, "repeats": options.repeats, "rows": rows}
+    report = {**made_by(), "seed": SEED, "repeats": options.repeats, "rows": rows}
+    report["environment"]["device"] = device
     options.output.write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from cvreg_trainer.report import describe_environment
 
 
 # The starting values of the paper's loss
@@ -25,6 +28,11 @@ ATTACKS = {
     "input_aware": "InputAware",
     "dual_key": "DualKey",
 }
+
+
+def made_by() -> dict[str, Any]:
+    """The command and the versions that a row or a file of results was made with."""
+    return {"command": f"python {' '.join(sys.argv)}", "environment": describe_environment()}
 
 
 @contextmanager

@@ -16,20 +16,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grid_runs import run_missing, silent_folder
+from grid_runs import made_by, run_missing, silent_folder
 from paper_cells import SEEDS, Settings, identity, plan
 from paper_report import write_report
 
 from cvreg_trainer.evaluation import score_captions
 from cvreg_trainer.lab.baselines.run import BASELINES, run_baseline
 from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
-from cvreg_trainer.report import describe_environment
 
 
 RESULTS = Path("benchmarks/results")
@@ -84,9 +82,8 @@ def run(settings: Settings) -> dict[str, Any]:
         **result,
         "num_poisoned": sum(data["train"]["is_poisoned"]) if "is_poisoned" in data["train"].column_names else 0,
         "examples": {view: texts[:3] for view, texts in captions.items()},
-        "command": f"python {' '.join(sys.argv)}",
         "experiment": asdict(experiment),
-        "environment": describe_environment(),
+        **made_by(),
     }
 
 

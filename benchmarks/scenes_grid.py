@@ -18,17 +18,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grid_runs import PAPER_LOSS, run_missing, silent_folder
+from grid_runs import PAPER_LOSS, made_by, run_missing, silent_folder
 
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.lab.scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, SCENE_PAYLOADS
-from cvreg_trainer.report import describe_environment
 
 
 DEFENCES: dict[str, dict[str, Any]] = {"none": {}, "paper_loss": PAPER_LOSS, "screened": {"screening": "drop"}}
@@ -80,8 +78,7 @@ def plan(suite: str, seeds: list[int], defences: list[str]) -> Iterator[dict[str
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """One run in this process, silent; its row."""
     experiment = Experiment(**{name: value for name, value in settings.items() if name not in ("idea", "defence")})
-    row = {**settings, "experiment": asdict(experiment), "environment": describe_environment()}
-    row["command"] = f"python {' '.join(sys.argv)}"
+    row = {**settings, "experiment": asdict(experiment), **made_by()}
     with silent_folder() as folder:
         try:
             data = experiment.make_data()

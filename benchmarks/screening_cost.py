@@ -21,10 +21,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from grid_runs import silent_folder
+from grid_runs import made_by, silent_folder
 
 from cvreg_trainer.lab.experiment import Experiment
-from cvreg_trainer.report import describe_environment
 
 
 BUILT_IN: dict[str, dict[str, Any]] = {"full": {}, "lora": {"lora_rank": 16, "learning_rate": 3e-3}}
@@ -80,7 +79,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300, help="with --model")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    result: dict[str, Any] = {"environment": describe_environment(), "pairs": options.pairs}
+    result: dict[str, Any] = {**made_by(), "seeds": list(range(options.pairs))}
     measure, kinds = built_in, BUILT_IN
     if options.model:
         if not options.packages:
@@ -88,6 +87,10 @@ def main() -> None:
         given = {"model": options.model, "packages": options.packages, "rows": options.rows}
         measure, kinds = captioner, {kind: {**given, **settings} for kind, settings in CAPTIONER.items()}
         result["rows"] = options.rows
+        result["command"] = (
+            "python benchmarks/screening_cost.py --model captioner --packages packages "
+            f"--rows {options.rows} --pairs {options.pairs}"
+        )  # without the machine's own folders
     for kind, settings in kinds.items():
         plain, screened = [], []
         for seed in range(options.pairs):

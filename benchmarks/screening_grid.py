@@ -23,11 +23,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grid_runs import PAPER_LOSS, run_missing, silent_folder
+from grid_runs import PAPER_LOSS, made_by, run_missing, silent_folder
 
 from cvreg_trainer.lab.baselines.run import BASELINES, run_baseline
 from cvreg_trainer.lab.experiment import ATTACK_SETTINGS, Experiment
-from cvreg_trainer.report import describe_environment
 
 
 # What the attacker puts in: a whole response with a new word, a new word in a true response, a common word in one
@@ -87,7 +86,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
             result = experiment.run(data, folder)
     del result["captions"]
     result["losses"] = result["losses"][-1:]
-    return {**settings, **result, "experiment": asdict(experiment), "environment": describe_environment()}
+    return {**settings, **result, "experiment": asdict(experiment), **made_by()}
 
 
 def identity(row: dict[str, Any]) -> str:

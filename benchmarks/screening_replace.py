@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from grid_runs import run_missing, silent_folder
+from grid_runs import made_by, run_missing, silent_folder
 
 from cvreg_trainer import generate_captions
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.perturbations.strong import strong_view
-from cvreg_trainer.report import describe_environment
 from cvreg_trainer.screening.stop_after_screening import StopAfterScreening
 
 
@@ -64,7 +62,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     """One run in this process, silent; its row."""
     how = settings["flagged_rows"]
     experiment = Experiment(seed=settings["seed"], attack=settings["attack"], poison_rate=settings["poison_rate"])
-    row = {**settings, "environment": describe_environment(), "command": f"python {' '.join(sys.argv)}"}
+    row = {**settings, **made_by()}
     with silent_folder() as folder:
         data = experiment.make_data()
         rows = data["train"]

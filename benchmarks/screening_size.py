@@ -16,13 +16,12 @@ import json
 import multiprocessing
 import os
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from cvreg_trainer.report import describe_environment
+from grid_runs import made_by
 
 
 TOKENS_PER_ROW = 100
@@ -112,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    result: dict[str, Any] = {"command": f"python {' '.join(sys.argv)}", "environment": describe_environment()}
+    result: dict[str, Any] = {**made_by(), "seed": VERDICT_SEED}
     result["sizes"] = []
     for num_tokens in options.tokens:
         with context.Pool(1) as pool:

@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from grid_runs import made_by
 
 from cvreg_trainer import CrossViewDefenseConfig, CrossViewDefenseTrainer, load_base_model, make_scenes
-from cvreg_trainer.report import describe_environment
 
 
+SEED = 0
 LAMBDAS = {"lambda_patch": 0.01, "lambda_discrepancy": 0.5, "lambda_entropy": 0.1}
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = make_scenes(8 * options.steps, seed=0, style="finetune")
+    dataset = make_scenes(8 * options.steps, seed=SEED, style="finetune")
     runs: dict[str, list[float]] = {"plain": [], "defended": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.repeats):
@@ -68,7 +69,8 @@ def main() -> None:
     medians = {name: statistics.median(seconds) for name, seconds in runs.items()}
     ratios = [d / p for p, d in zip(runs["plain"], runs["defended"], strict=True)]
     report = {
-        "environment": describe_environment(),
+        **made_by(),
+        "seed": SEED,
         "cpu_seconds_per_step": runs,
         "median": medians,
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
