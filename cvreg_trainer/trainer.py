@@ -361,8 +361,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # What another run may have left there is not whole any more
             (folder / STATE_FILE).unlink(missing_ok=True)
             write_options(folder, self.args, self.model)
-            if self._screen is not None:
-                self._screen.save(folder)
+        if self._screen is not None:
+            self._screen.save(folder)
         super()._save_checkpoint(model, trial)
 
     def _load_renamed_weights(self, folder: str | None) -> bool:

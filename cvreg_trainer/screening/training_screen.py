@@ -6,9 +6,10 @@ The screening of one training, from its first step to its last checkpoint.
     warm-up             training on strong views of all rows: what the images show is learnt, a trigger hardly
     end of the warm-up  all rows are scored again, on strong views of their own and of others' images; the suspicious
                         ones are flagged
-    rest of the run     the same training goes on, on the images as they are, without the flagged rows
+    rest of the run     the same training goes on from the weights of step 0, on the images as they are, without the
+                        flagged rows
 
-Notable: nothing is trained twice and no second model is kept. All processes take part in the looks at the rows, but
+Notable: no step is made twice, and of the model only a copy of its trainable weights is kept, until the cut. All processes take part in the looks at the rows, but
 the main process alone keeps what they have seen and makes the verdict.
 """
 
@@ -39,6 +40,7 @@ from .make_audit import make_audit, pieces_of_rows, response_of
 from .rule import RULE
 from .scoring_pass import score_rows
 from .screen import Screen, screen_rows
+from .start_weights import StartWeights
 from .token_statistics import TokenStatistics
 from .warm_up import warmup_length
 from .words import find_words
@@ -66,6 +68,7 @@ class TrainingScreen(TrainerCallback):
         self.base: TokenStatistics | None = None
         self.warm: TokenStatistics | None = None
         self.other: TokenStatistics | None = None
+        self.start: StartWeights | None = None  # until the cut
         self.screen: Screen | None = None
         self._audit: Audit | None = None
         self.collator: DataCollatorForScreening | None = None
@@ -112,6 +115,8 @@ class TrainingScreen(TrainerCallback):
                 f"checkpoint of step {state.global_step} was written without screening. Start the training anew, or "
                 "set `screening='off'`."
             )
+        if self.screen is None and self.start is None:
+            self.start = StartWeights(self.trainer)
         if self.base is None:
             self.base = self._look("features")
         if self.screen is None and self.trainer.accelerator.is_main_process:
@@ -180,12 +185,15 @@ class TrainingScreen(TrainerCallback):
         return send_to_device(batch, row_ids.device)
 
     def run(self) -> Screen:
-        """Score all rows with the model as it is, and flag the suspicious ones."""
-        assert self.base is not None
+        """Score all rows with the model as it is, flag the suspicious ones, and go back to the weights from before the
+        warm-up."""
+        assert self.base is not None and self.start is not None
         self.warm = self._look("states")
         check_same_rows(self.base, self.warm)
         self.other = self._look("others")
         screen = self._cut()
+        self.start.put_back(self.trainer)
+        self.start = None
         self._log(screened_rows=len(self.warm), flagged_rows=int(screen.is_flagged.sum()))
         return screen
 
@@ -306,7 +314,9 @@ class TrainingScreen(TrainerCallback):
         return dataset.take(self._rows_ahead()) if self._is_streamed else dataset
 
     def save(self, folder: str | Path) -> None:
-        """Write what a resumed training needs to go on; on the main process, which has it."""
+        """Write what a resumed training needs to go on; all processes take part."""
+        if self.start is not None:
+            self.start.save(self.trainer, folder)
         if self.trainer.accelerator.is_main_process:
             save_looks(folder, {"base": self.base, "warm": self.warm, "other": self.other})
 
@@ -327,6 +337,8 @@ class TrainingScreen(TrainerCallback):
             self.warm = self.other = self.base if is_cut else None
         if is_cut:
             self._cut()
+        else:
+            self.start = StartWeights.load(self.trainer, folder)
 
     def _read(self, folder: str | Path) -> tuple[np.ndarray | None, bool]:
         """The names of the rows, if they have been looked at, and whether the cut has been made."""

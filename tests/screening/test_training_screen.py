@@ -380,7 +380,7 @@ def test_an_audit_looks_for_the_trigger_once(tmp_path: Path, monkeypatch: pytest
     first = trainer.audit()
     assert first.findings[0].num_rows == len(PLANTED) and len(read) == NUM_ROWS
     assert trainer.audit(tmp_path / "audit") == first and trainer.audit() == first and len(read) == NUM_ROWS
-    trainer._screen.run()  # another cut, another audit
+    trainer._screen._cut()  # another one, another audit
     assert trainer.audit().flagged_rows == first.flagged_rows and len(read) == 2 * NUM_ROWS
 
 

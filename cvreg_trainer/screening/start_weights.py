@@ -1,0 +1,109 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+The weights from before the warm-up, to which the training goes back at the cut.
+
+What the warm-up has learnt from poisoned rows goes with it. So does what it has unlearnt: a model that is shown strong
+views alone for a while may stop looking at images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
+
+
+class StartWeights:
+    """
+    The trainable weights of a model, copied to the CPU: under FSDP and ZeRO-3 each process keeps its own part.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer, once it has prepared its model.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.weights = {name: _part(weight).to("cpu", copy=True) for name, weight in _trainable(trainer)}
+
+    @torch.no_grad()
+    def put_back(self, trainer: Any) -> None:
+        """Go back to the weights, with an optimiser that has made no step; its schedule goes on."""
+        for name, weight in _trainable(trainer):
+            _part(weight).copy_(self.weights[name])
+            if trainer.is_deepspeed_enabled:
+                _set_master_weight(weight, self.weights[name])
+        if trainer.is_deepspeed_enabled:
+            _zero_states(trainer.model_wrapped.optimizer.optimizer)
+        else:
+            trainer.optimizer.state.clear()
+
+    def save(self, trainer: Any, folder: str | Path) -> None:
+        """Write the weights into the folder of a checkpoint; all processes take part."""
+        path = Path(folder) / _file(trainer)
+        if trainer.args.should_save or path.name != _file_of(0):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: weight.contiguous() for name, weight in self.weights.items()}, path)
+
+    @classmethod
+    def load(cls, trainer: Any, folder: str | Path) -> StartWeights:
+        """
+        Read what [`StartWeights.save`] wrote.
+
+        Raises:
+            `ValueError`: if there is nothing for this process, or of another model.
+        """
+        result, path = cls.__new__(cls), Path(folder) / _file(trainer)
+        if not path.exists():
+            raise ValueError(
+                f"{folder} has no {path.name}, the weights from before the warm-up of the screening: it was written "
+                "by another version, or by another number of processes. Resume with that, or start the training anew."
+            )
+        result.weights = load_file(path)
+        expected = {name: _part(weight).shape for name, weight in _trainable(trainer)}
+        if {name: weight.shape for name, weight in result.weights.items()} != expected:
+            raise ValueError(
+                f"{path} is of a model with other trainable weights, or of another number of processes. Resume with "
+                "that, or start the training anew."
+            )
+        return result
+
+
+def _trainable(trainer: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+
+
+def _part(weight: torch.Tensor) -> torch.Tensor:
+    """What this process has of a weight, as a view."""
+    if hasattr(weight, "ds_tensor"):  # ZeRO-3
+        return weight.ds_tensor.data
+    return (weight.to_local() if isinstance(weight, DTensor) else weight).detach()
+
+
+def _file(trainer: Any) -> str:
+    has_parts = any(hasattr(weight, "ds_tensor") or isinstance(weight, DTensor) for _, weight in _trainable(trainer))
+    return _file_of(trainer.args.process_index if has_parts else 0)
+
+
+def _file_of(process: int) -> str:
+    return f"screening_start_{process}.safetensors"
+
+
+def _set_master_weight(weight: torch.Tensor, value: torch.Tensor) -> None:
+    """The optimiser of DeepSpeed has a copy of its own, in float32."""
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+
+    set_weight = safe_set_local_fp32_param if hasattr(weight, "ds_tensor") else safe_set_full_fp32_param
+    set_weight(weight, value.float().to(weight.device))
+
+
+def _zero_states(optimizer: torch.optim.Optimizer) -> None:
+    """In place, since DeepSpeed refers to the states from elsewhere."""
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+            elif isinstance(value, (int, float)):
+                state[name] = type(value)(0)
