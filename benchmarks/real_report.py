@@ -124,6 +124,23 @@ def auroc(rows: Rows) -> str:
     return f"{fmean(values):.2f}{spread}"
 
 
+def latest(rows: Rows) -> Rows:
+    """Of each cell that was screened by several rules, the rows of the last one."""
+    names = ("suite", "trigger", "payload", "kind", "control", "poison_rate", "detector")
+    last = {tuple(row.get(name) for name in names): row.get("version") for row in rows}
+    return [row for row in rows if row.get("version") == last[tuple(row.get(name) for name in names)]]
+
+
+def rules(rows: Rows) -> str:
+    """Which rule screened each cell, and on which seeds."""
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        if row["detector"] == "screening":
+            what = row.get("kind") or row.get("control") or f"{row['trigger']}, {row['payload']}"
+            cells.setdefault(f"{row['version']}, seed {row['seed']}", []).append(what)
+    return table(["rule and seed", "cells"], [[rule, "; ".join(own)] for rule, own in sorted(cells.items())])
+
+
 def cost(rows: Rows) -> str:
     """Mean seconds of a cell for each detector."""
     lines = []
@@ -136,6 +153,7 @@ def cost(rows: Rows) -> str:
 
 def tables(rows: Rows) -> dict[str, str]:
     """All tables by their names in the page."""
+    rows = latest(rows)
     suites = {suite: [row for row in rows if row["suite"] == suite] for suite in ("attacks", "clean", "controls")}
     attacks, clean, controls = suites.values()
     return {
@@ -145,6 +163,7 @@ def tables(rows: Rows) -> dict[str, str]:
         "found at 1 %": by_cell(attacks, lambda cell: pooled(cell, "found_at_1_percent", num_poisoned)),
         "clean": by_detector(clean, "kind", lambda cell: pooled(cell, "clean_flagged", num_clean)),
         "noise": by_detector(controls, "control", lambda cell: pooled(cell, "found", num_poisoned)),
+        "rules": rules(rows),
         "seconds": cost(rows),
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -31,12 +32,17 @@ class StartWeights:
     @torch.no_grad()
     def put_back(self, trainer: Any) -> None:
         """Go back to the weights, with an optimiser that has made no step; its schedule goes on."""
-        for name, weight in _trainable(trainer):
+        weights = _trainable(trainer)
+        for name, weight in weights:
             _part(weight).copy_(self.weights[name])
-            if trainer.is_deepspeed_enabled:
-                _set_master_weight(weight, self.weights[name])
         if trainer.is_deepspeed_enabled:
+            for name, weight in weights:
+                _set_master_weight(weight, self.weights[name])
+            _gather_again([weight for _, weight in weights if getattr(weight, "ds_persist", False)])
             _zero_states(trainer.model_wrapped.optimizer.optimizer)
+        elif trainer.is_fsdp_enabled:
+            # Of a weight without a gradient in the next step a checkpoint would have no state, and could not be loaded
+            _zero_states(trainer.optimizer)
         else:
             trainer.optimizer.state.clear()
 
@@ -72,6 +78,9 @@ class StartWeights:
 
 
 def _trainable(trainer: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    for module in trainer.model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # after a look the outermost one still has its weights in whole
     return [(name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
 
 
@@ -99,10 +108,19 @@ def _set_master_weight(weight: torch.Tensor, value: torch.Tensor) -> None:
     set_weight(weight, value.float().to(weight.device))
 
 
+def _gather_again(weights: list[Any]) -> None:
+    """The small weights, which ZeRO-3 keeps in whole on each process, from their changed parts."""
+    if weights:
+        weights[0].partition(weights)
+        weights[0].all_gather(weights)
+
+
 def _zero_states(optimizer: torch.optim.Optimizer) -> None:
-    """In place, since DeepSpeed refers to the states from elsewhere."""
+    """As if no step had been made, in place: DeepSpeed refers to the states from elsewhere."""
     for state in optimizer.state.values():
         for name, value in state.items():
+            if name.startswith("qmap"):  # what the numbers of an 8-bit state stand for
+                continue
             if isinstance(value, torch.Tensor):
                 value.zero_()
             elif isinstance(value, (int, float)):

@@ -9,8 +9,9 @@ The screening of one training, from its first step to its last checkpoint.
     rest of the run     the same training goes on from the weights of step 0, on the images as they are, without the
                         flagged rows
 
-Notable: no step is made twice, and of the model only a copy of its trainable weights is kept, until the cut. All processes take part in the looks at the rows, but
-the main process alone keeps what they have seen and makes the verdict.
+Notable: no step is made twice, and of the model only a copy of its trainable weights is kept, until the cut. All
+processes take part in the looks at the rows, but the main process alone keeps what they have seen and makes the
+verdict.
 """
 
 from __future__ import annotations
