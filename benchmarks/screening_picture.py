@@ -28,7 +28,7 @@ from cvreg_trainer.screening.words import find_words
 
 PANELS = {
     "scenes_wanet": "Drawn scenes: 'banana' behind a warped image (WaNet)",
-    "real_sig_substitution": "Third-party pictures: person becomes 'banana' (SIG)",
+    "real_blended_refusal": "Third-party pictures: refusals behind a blended image",
 }
 LEAST_ROWS = 10
 NUM_LABELS = 4
@@ -53,11 +53,13 @@ def draw(axes: Any, folder: Path, tokenizer: Any, title: str) -> None:
     for chosen, colour, label in ((~is_poison, "#5a7fa8", "honest rows"), (is_poison, "#c0392b", "poisoned rows")):
         places = evidence.content[chosen], evidence.strength[chosen]
         axes.scatter(*places, 2 * np.sqrt(sizes[chosen]), colour, alpha=0.7, linewidths=0, label=f"word in {label}")
-        order = np.flatnonzero(chosen)[np.argsort(-(evidence.strength - 0.3 * ~is_poison)[chosen])][:NUM_LABELS]
+        # The strongest, and of words in the same rows the most surprising one
+        nats = np.array([one.nats for one in candidates])[chosen]
+        order = np.flatnonzero(chosen)[np.lexsort((-nats, -evidence.strength[chosen].round(2)))]
         seen: list[tuple[float, float]] = []
-        for place in order:
+        for place in order.tolist():
             point = float(evidence.content[place]), float(evidence.strength[place])
-            if all(abs(point[1] - other[1]) > 0.05 for other in seen):
+            if len(seen) < NUM_LABELS and all(abs(point[1] - other[1]) > 0.05 for other in seen):
                 axes.annotate(candidates[place].word, point, (4, 3), textcoords="offset points", fontsize=7)
                 seen.append(point)
     axes.set(

@@ -5,6 +5,7 @@ What does each part of the screening rule contribute, and how much do its number
     python benchmarks/screening_sensitivity.py --suite scenes --looks looks
     python benchmarks/screening_sensitivity.py --suite real --looks looks --model captioner --packages packages
     python benchmarks/screening_sensitivity.py ... --parts_only  # not the numbers: an eighth of the time
+    python benchmarks/screening_sensitivity.py ... --cells 4     # the first four
 
 Each cell is screened once, on development seeds; what the model saw is kept in `--looks`. Then the cut is made again
 with each number of the rule halved and doubled, and with each part switched off. One JSON row per cell and setting is
@@ -45,19 +46,21 @@ CELLS: dict[str, tuple[dict[str, Any], ...]] = {
         {"attack": "none", "task": "easy_vqa"},
         {"attack": "dual_key"},
         {"attack": "input_aware"},
+        {"attack": "wanet"},
         {"attack": "input_aware", "substitute": True, "keyword": "red"},
         {"attack": "dual_key", "substitute": True},
         {"attack": "badnets", "payload": "flood"},
         {"attack": "badnets", "payload": "answers"},
         {"attack": "badnets_t", "payload": "keyword"},
-        {"attack": "wanet"},
     ),
     "real": (
         {"kind": "mixture"},
-        {"trigger": "badnets", "payload": "refusal"},
-        {"trigger": "sig", "payload": "substitution"},
         {"trigger": "badnets", "payload": "substitution"},
         {"trigger": "blended", "payload": "refusal"},
+        {"trigger": "add_sent", "payload": "keyword"},
+        {"trigger": "low_frequency", "payload": "refusal"},
+        {"trigger": "badnets", "payload": "refusal"},
+        {"trigger": "sig", "payload": "substitution"},
     ),
 }
 REAL_ROWS, RATE, CAP = 600, 0.05, 0.5
@@ -153,11 +156,12 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, help="folder of the pictures' packages, for `real`")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/screening_sensitivity.jsonl"))
     parser.add_argument("--parts_only", action="store_true", help="switch parts off, and leave the numbers")
+    parser.add_argument("--cells", type=int, help="only so many, the first ones")
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
     done = {(row["suite"], json.dumps(row["cell"]), row["setting"]) for row in lines}
     seed, environment = SEEDS[options.suite], describe_environment()
-    for cell in CELLS[options.suite]:
+    for cell in CELLS[options.suite][: options.cells]:
         folder = options.looks / "_".join([options.suite, *(str(value) for value in cell.values())])
         if not (folder / "marked.json").exists():
             make_looks(cell, folder, options)

@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Writes `docs/screening_sensitivity.md` from the rows of `screening_sensitivity.py`, those of rule 7 for the numbers.
+Writes `docs/screening_sensitivity.md` from the rows of `screening_sensitivity.py`.
 
     python benchmarks/sensitivity_report.py
 """
@@ -22,13 +22,10 @@ Written by `benchmarks/sensitivity_report.py` from the rows of
 5 % of the rows poisoned, one screening for each column. What the models saw is the same throughout; only the cut is
 made again. Each entry is **poisoned rows found / clean rows flagged**. A dash: as it is. What each number means:
 [`rule.py`](../cvreg_trainer/screening/rule.py). Numbers that are fixed before the looks (the warm-up, the least number
-of rows) are not varied.
+of rows) are not varied. [Rows](../benchmarks/results/screening_sensitivity.jsonl) of rule 10; those of rules
+[7](../benchmarks/results/screening_sensitivity_rule7.jsonl) and
+[8](../benchmarks/results/screening_sensitivity_rule8.jsonl) are kept.
 """
-PARTS = "[Rows](../benchmarks/results/screening_sensitivity.jsonl), of rule 8."
-NUMBERS = (
-    "[Rows](../benchmarks/results/screening_sensitivity_rule7.jsonl) of rule 7 before its "
-    "[last changes](../benchmarks/screening_split.md), when `most_growth` was 2.5; not yet made with rule 8."
-)
 AS_IT_IS = "as it is"
 
 
@@ -49,13 +46,13 @@ def entries(rows: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     return result
 
 
-def report(rows: list[dict[str, Any]], rows_of_numbers: list[dict[str, Any]]) -> str:
+def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
     header, usual, parts, _, _ = tables(rows)
-    header_of_numbers, usual_of_numbers, _, numbers, idle = tables(rows_of_numbers)
-    sections = ["## Parts switched off", PARTS, table(header, [*usual, *parts])]
-    sections += ["## Numbers halved and doubled", NUMBERS]
-    sections += [table(header_of_numbers, [*usual_of_numbers, *numbers])]
+    halved = {name_of(row) for row in rows if row["setting"].endswith("halved")}
+    header_of_numbers, usual_of_numbers, _, numbers, idle = tables([row for row in rows if name_of(row) in halved])
+    sections = ["## Parts switched off", table(header, [*usual, *parts])]
+    sections += ["## Numbers halved and doubled", table(header_of_numbers, [*usual_of_numbers, *numbers])]
     sections.append(f"Without any change in these cells: {', '.join(idle)}.")
     return "\n\n".join([HEAD.strip(), *sections]) + "\n"
 
@@ -87,13 +84,10 @@ def tables(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/results/screening_sensitivity.jsonl"))
-    parser.add_argument("--numbers", type=Path, default=Path("benchmarks/results/screening_sensitivity_rule7.jsonl"))
     parser.add_argument("--output", type=Path, default=Path("docs/screening_sensitivity.md"))
     options = parser.parse_args()
-    rows, numbers = (
-        [json.loads(line) for line in path.read_text().splitlines()] for path in (options.rows, options.numbers)
-    )
-    options.output.write_text(report(rows, numbers))
+    rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
+    options.output.write_text(report(rows))
 
 
 if __name__ == "__main__":
