@@ -195,7 +195,7 @@ class CauseFinder:
         self, first: int, probe: CrossFit, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
     ) -> tuple[list[int], np.ndarray]:
         """From one word to all words and rows with its cause, in rounds: what predicts them, which words it predicts,
-        and which rows. None, or too few, if they run out."""
+        and which rows; too few rows if no cause holds."""
         is_caused, words = self._mask(members[first]), [first]
         is_whole = self.candidates[first].word == WHOLE_RESPONSES
         may_join = evidence.is_candidate | (evidence.is_caused & self.finder.is_suspect)

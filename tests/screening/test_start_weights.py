@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from screening_checks import CUT, train, weights_of
-from screening_run import make_trainer
+from screening_run import PLANTED, flagged_rows, make_trainer
 from tiny_models import tiny_llava
 
 from cvreg_trainer.screening import collator
@@ -25,7 +25,9 @@ def test_at_the_cut_the_training_goes_back_to_the_weights_it_began_with(tmp_path
     trainer.train()
     for (name, weight), start in zip(trainer.model.named_parameters(), tiny_llava()[0].parameters(), strict=True):
         assert torch.equal(weight, start), name
-    assert trainer.state.global_step == CUT and trainer._screen.screen is not None
+    # After the warm-up, whose steps have changed the weights, and the verdict
+    assert [log["step"] for log in trainer.state.log_history if "loss" in log] == list(range(1, CUT + 1))
+    assert flagged_rows(trainer) == list(PLANTED)
     assert not trainer.optimizer.state and trainer._screen.start is None
 
 
