@@ -113,8 +113,8 @@ def changed(numbers: dict[str, float]) -> Iterator[None]:
             object.__setattr__(RULE, name, value)
 
 
-def scene_screen(cell: dict[str, Any]) -> tuple[Any, np.ndarray]:
-    """A screening of drawn scenes, and which rows are poisoned."""
+def screen_scenes(cell: dict[str, Any]) -> tuple[Any, np.ndarray]:
+    """A trainer that has screened drawn scenes, and which rows are poisoned."""
     experiment = Experiment(seed=SEEDS["scenes"], config={"screening": "drop"}, test_rows=10, **cell)
     rows = experiment.make_data()["train"]
     with tempfile.TemporaryDirectory() as folder:
@@ -122,21 +122,21 @@ def scene_screen(cell: dict[str, Any]) -> tuple[Any, np.ndarray]:
         trainer.add_callback(StopAfterScreening(trainer._screen))
         trainer.train()
     has_poison = "is_poisoned" in rows.column_names
-    return trainer._screen, np.array(rows["is_poisoned"]) if has_poison else np.zeros(len(rows), dtype=bool)
+    return trainer, np.array(rows["is_poisoned"]) if has_poison else np.zeros(len(rows), dtype=bool)
 
 
-def real_screen(cell: dict[str, Any], options: argparse.Namespace) -> tuple[Any, np.ndarray]:
+def screen_pictures(cell: dict[str, Any], options: argparse.Namespace) -> tuple[Any, np.ndarray]:
     """The same of third-party pictures."""
     rows, marked, _ = make_cell(cell, pictures_to_poison(options.packages), SEEDS["real"], REAL_ROWS, RATE)
     parts = load_captioner(options.model), AutoProcessor.from_pretrained(options.model)
-    return screened_trainer(*parts, rows, SEEDS["real"])._screen, marked
+    return screened_trainer(*parts, rows, SEEDS["real"]), marked
 
 
 def make_looks(cell: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
     """Screen a cell's rows, and keep what the model saw, and the truth."""
-    screen, marked = scene_screen(cell) if options.suite == "scenes" else real_screen(cell, options)
-    folder.mkdir(parents=True)
-    screen.save(folder)
+    trainer, marked = screen_scenes(cell) if options.suite == "scenes" else screen_pictures(cell, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer._screen.save(folder)
     (folder / "marked.json").write_text(json.dumps(np.flatnonzero(marked).tolist()))
 
 
