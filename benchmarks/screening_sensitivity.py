@@ -142,7 +142,7 @@ def make_looks(cell: dict[str, Any], folder: Path, options: argparse.Namespace) 
 
 def read_looks(folder: Path) -> tuple[dict[str, TokenStatistics], np.ndarray]:
     """What [`make_looks`] wrote."""
-    looks = load_looks(folder)
+    looks, _ = load_looks(folder)
     marked = np.zeros(len(looks["base"]), dtype=bool)
     marked[json.loads((folder / "marked.json").read_text())] = True
     return looks, marked

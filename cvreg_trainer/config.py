@@ -12,6 +12,7 @@ from trl import SFTConfig
 from trl.trainer.utils import get_config_model_id
 
 from .perturbations import OPERATIONS
+from .screening.rule import RULE
 
 
 FEATURE_POOLINGS = ("mean", "last")
@@ -75,6 +76,9 @@ class CrossViewDefenseConfig(SFTConfig):
         screening_epochs (`float`, *optional*):
             Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the
             training, or to 60 optimiser steps if that is more, up to half of it.
+        screening_rows (`int`, *optional*, defaults to `10_000`):
+            Rows that the model looks at. Of more, so many are drawn by chance, and what is found among them is looked
+            for in the others by their words and low-level features. Of a stream all are looked at.
         screening_cap (`float`, *optional*, defaults to `0.3`):
             Largest share of the rows that screening may flag. Reaching it is a warning.
         screening_fdr (`float`, *optional*, defaults to `0.01`):
@@ -157,6 +161,13 @@ class CrossViewDefenseConfig(SFTConfig):
         metadata={
             "help": "Epochs that the warm-up before the screening takes. Defaults to a twelfth of the training, "
             "or 60 optimiser steps if that is more, up to half of it."
+        },
+    )
+    screening_rows: int = field(
+        default=10_000,
+        metadata={
+            "help": "Rows that the model looks at. Of more, so many are drawn by chance, and what is found among them "
+            "is looked for in the others by their words and low-level features. Of a stream all are looked at."
         },
     )
     screening_cap: float = field(
@@ -280,6 +291,8 @@ class CrossViewDefenseConfig(SFTConfig):
                     f"`screening_epochs` ({self.screening_epochs}) leaves nothing of the training "
                     f"(`num_train_epochs={self.num_train_epochs}`) for the screened rows. Lower it."
                 )
+        enough = f"a whole number of rows, {RULE.enough_rows} or more: a cause cannot be told from chance in fewer"
+        self._check("screening_rows", lambda value: value >= RULE.enough_rows and value == int(value), enough)
         self._check("screening_cap", lambda value: 0 < value <= 1, "a share of the rows, above 0 and at most 1")
         self._check("screening_fdr", lambda value: 0 < value < 1, "a share of the findings, between 0 and 1")
         if self.screening_decisions is not None and not self.is_screened:

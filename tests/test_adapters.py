@@ -106,7 +106,7 @@ def test_an_adapter_that_exists_is_gone_on_with(tmp_path: Path) -> None:
 
     batch = trainer.data_collator([planted_rows()[row] for row in range(NUM_ROWS)])
     labels = batch.pop("labels")[:, 1:]
-    seen = trainer._screen.base
+    seen = trainer._screen.looks.base
     losses = []
     for model in (build()[0], tiny_llava()[0]):
         with torch.no_grad():

@@ -73,6 +73,8 @@ def test_yaml(tmp_path: Path) -> None:
         ({"on_bad_row": "ignore"}, "`on_bad_row` must be one of raise, skip, got 'ignore'"),
         ({"screening_epochs": 0}, "`screening_epochs` must be a number of epochs above 0, or None, got 0"),
         ({"screening_epochs": "1"}, "`screening_epochs` must be .*got '1'"),
+        ({"screening_rows": 199}, "`screening_rows` must be a whole number of rows, 200 or more.*got 199"),
+        ({"screening_rows": 500.5}, "`screening_rows` must be a whole number of rows, 200 or more.*got 500.5"),
         ({"screening_cap": 0}, "`screening_cap` must be a share of the rows.*got 0"),
         ({"screening_fdr": 0}, "`screening_fdr` must be a share of the findings.*got 0"),
         ({"screening_cap": 1.01}, "`screening_cap` must be a share of the rows.*got 1.01"),

@@ -40,6 +40,7 @@ OPTIONS = (
     "patch_operations",
     "screening",
     "screening_epochs",
+    "screening_rows",
     "screening_cap",
     "screening_fdr",
 )

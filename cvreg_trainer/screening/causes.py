@@ -17,6 +17,7 @@ a model does not see, such as *left* and *right*, has a cause for each word of a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,8 @@ class Cause:
             Of the first word's prediction, among random sets of its size; adjusted for the number of words.
         is_suspect (`bool`):
             Whether the word was suspicious by itself, and all its rows are taken.
+        is_whole (`bool`):
+            Whether it was found from whole responses.
     """
 
     words: tuple[str, ...]
@@ -64,6 +67,7 @@ class Cause:
     explained: float
     p_value: float
     is_suspect: bool = False
+    is_whole: bool = False
 
 
 class CauseFinder:
@@ -119,9 +123,7 @@ class CauseFinder:
                 causes.append(cause)
                 is_flagged[cause.rows] = True
                 evidence = None
-        for cause in causes:
-            # If the cap lets only some of them go, then the ones that content predicts least
-            self.suspicion[cause.rows] = 1 + max(cause.strength - max(cause.content, 0.0), 0.0)
+        mark_causes(self.suspicion, causes)
         return causes
 
     def _rank(self, members: list[np.ndarray], evidence: Evidence) -> None:
@@ -189,6 +191,7 @@ class CauseFinder:
             content,
             self.candidates[first].explained,
             float(evidence.p_values[first]),
+            is_whole=is_whole,
         )
 
     def _grow(
@@ -273,6 +276,13 @@ class CauseFinder:
             float(evidence.p_values[first]),
             is_suspect=True,
         )
+
+
+def mark_causes(suspicion: np.ndarray, causes: Iterable[Cause]) -> None:
+    """Put the rows of causes past the cut, in place: if the cap lets only some of them go, then the ones that content
+    predicts least."""
+    for cause in causes:
+        suspicion[cause.rows] = 1 + max(cause.strength - max(cause.content, 0.0), 0.0)
 
 
 def _variance(values: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from .rest import RestOfRows
 from .row_features import NUM_FEATURES
 from .token_statistics import TokenStatistics
 
@@ -22,7 +23,9 @@ LOOKS = ("base", "warm", "other")
 SHARED = ("row_ids", "offsets", "token_ids")
 
 
-def save_looks(folder: str | Path, looks: Mapping[str, TokenStatistics | None]) -> None:
+def save_looks(
+    folder: str | Path, looks: Mapping[str, TokenStatistics | None], rest: RestOfRows | None = None
+) -> None:
     """
     Write the looks that there are so far.
 
@@ -31,6 +34,8 @@ def save_looks(folder: str | Path, looks: Mapping[str, TokenStatistics | None]) 
             Folder of the checkpoint.
         looks (`Mapping[str, TokenStatistics | None]`):
             By their names, which are `LOOKS`; see [`TokenStatistics.sharing`].
+        rest ([`RestOfRows`], *optional*):
+            Rows that were not looked at.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, statistics in looks.items():
@@ -39,11 +44,14 @@ def save_looks(folder: str | Path, looks: Mapping[str, TokenStatistics | None]) 
             if name != "base":
                 own = {key: value for key, value in own.items() if key not in SHARED}
             tensors |= {f"{name}.{key}": value for key, value in own.items()}
+    if rest is not None:
+        tensors |= {f"rest.{key}": value for key, value in rest.rows.to_tensors().items()}
+        tensors["rest.looked_at"] = torch.from_numpy(rest.looked_at)
     if tensors:
         save_file(tensors, Path(folder) / STATE_FILE)
 
 
-def load_looks(folder: str | Path) -> dict[str, TokenStatistics]:
+def load_looks(folder: str | Path) -> tuple[dict[str, TokenStatistics], RestOfRows | None]:
     """
     Read what [`save_looks`] wrote; nothing where there is nothing.
 
@@ -56,7 +64,7 @@ def load_looks(folder: str | Path) -> dict[str, TokenStatistics]:
     """
     path = Path(folder) / STATE_FILE
     if not path.exists():
-        return {}
+        return {}, None
     tensors = load_file(path)
     parts = {name: part for name in LOOKS if (part := _with_prefix(tensors, name))}
     features = parts.get("base", {}).get("row_values")
@@ -68,7 +76,9 @@ def load_looks(folder: str | Path) -> dict[str, TokenStatistics]:
     base = TokenStatistics.from_tensors(parts["base"]).to_tensors()
     # Earlier versions wrote these with each look
     shared = {key: base[key] for key in SHARED}
-    return {name: TokenStatistics.from_tensors({**part, **shared}) for name, part in parts.items()}
+    others = _with_prefix(tensors, "rest")
+    rest = RestOfRows(others["looked_at"].numpy(), TokenStatistics.from_tensors(others)) if others else None
+    return {name: TokenStatistics.from_tensors({**part, **shared}) for name, part in parts.items()}, rest
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -77,11 +77,32 @@ class CrossFit:
             `np.ndarray` of shape `(R, K)`
         """
         result = np.zeros(targets.shape, dtype=np.float32)
-        targets = targets.astype(np.float32)
         for fold in self._solved:
-            weights = fold.inverse @ ((self.features[fold.outside] - fold.mean).T @ targets[fold.outside])
-            result[fold.inside] = (self.features[fold.inside] - fold.mean) @ weights
+            result[fold.inside] = (self.features[fold.inside] - fold.mean) @ self._weights(fold, targets)
         return result
+
+    def predict_others(self, features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """
+        Predictions of rows that were not fitted on, each by the fit of one fold: they are spread as those out of fold.
+
+        Args:
+            features (`np.ndarray` of shape `(N, D)`):
+                Features of other rows.
+            targets (`np.ndarray` of shape `(R, K)`):
+                Centred targets of the rows that were fitted on.
+
+        Returns:
+            `np.ndarray` of shape `(N, K)`
+        """
+        result = np.zeros((len(features), targets.shape[1]), dtype=np.float32)
+        for number, fold in enumerate(self._solved):
+            result[number::NUM_FOLDS] = (features[number::NUM_FOLDS] - fold.mean) @ self._weights(fold, targets)
+        return result
+
+    def _weights(self, fold: _Fold, targets: np.ndarray) -> np.ndarray:
+        outside = targets.astype(np.float32, copy=False)[fold.outside]
+        weights: np.ndarray = fold.inverse @ ((self.features[fold.outside] - fold.mean).T @ outside)
+        return weights
 
     def correlation(self, members: sparse.csr_array) -> np.ndarray:
         """
@@ -231,15 +252,36 @@ def partial_correlation(prediction: np.ndarray, target: np.ndarray, given: np.nd
     return float(correlation(*rest)[0])
 
 
+class Whitening:
+    """
+    The leading principal components of some values, at unit variance.
+
+    Args:
+        values (`np.ndarray` of shape `(R, D)`):
+            What they are found in.
+        components (`int`):
+            How many, or as many as there are.
+    """
+
+    def __init__(self, values: np.ndarray, components: int) -> None:
+        self.mean = values.mean(0, dtype=np.float64)
+        centred = values.astype(np.float64) - self.mean
+        variances, directions = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
+        # What rounding left of constant features would be blown up
+        order = [place for place in np.argsort(-variances)[:components] if variances[place] > 1e-9 * variances.max()]
+        self.directions, self.deviations = directions[:, order], np.sqrt(variances[order])
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Of these or other values `(N, D)` the components, float32 of shape `(N, C)`; a 0 each if there are none."""
+        if not len(self.deviations):
+            return np.zeros((len(values), 1), dtype=np.float32)
+        centred = values.astype(np.float64) - self.mean
+        return (centred @ self.directions / self.deviations).astype(np.float32)
+
+
 def whiten(values: np.ndarray, components: int) -> np.ndarray:
-    """The leading principal components at unit variance, at most as many as there are. Shape `(R, C)`, float32."""
-    centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)
-    variances, directions = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
-    # What rounding left of constant features would be blown up
-    order = [place for place in np.argsort(-variances)[:components] if variances[place] > 1e-9 * variances.max()]
-    if not order:
-        return np.zeros((len(values), 1), dtype=np.float32)
-    return (centred @ directions[:, order] / np.sqrt(variances[order])).astype(np.float32)
+    """The leading principal components of values `(R, D)` at unit variance; see [`Whitening`]."""
+    return Whitening(values, components).of(values)
 
 
 def benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:

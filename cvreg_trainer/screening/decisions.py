@@ -26,7 +26,7 @@ from ..extras import from_extra
 from ..shorten import shorten
 from .findings import RowFinding, WordFinding
 from .screen import Screen
-from .words import WordOccurrences
+from .words import WordPlaces
 
 
 if TYPE_CHECKING:
@@ -112,18 +112,18 @@ class Decisions:
                     f"{shorten(responses[row])} there. Use the data that the audit was made of, in the same order."
                 )
 
-    def apply(self, screen: Screen, occurrences: WordOccurrences) -> Screen:
+    def apply(self, screen: Screen, places: WordPlaces) -> Screen:
         """
         A screen with the decided rows kept or flagged, and the reason to say so.
 
         Args:
             screen ([`Screen`]):
                 The rule's verdicts, made without the evidence against allowed words.
-            occurrences ([`WordOccurrences`]):
+            places ([`WordPlaces`]):
                 The words of all rows.
         """
         verdicts: dict[int, tuple[str, str]] = {}
-        numbers = {word: number for number, word in enumerate(occurrences.vocabulary)}
+        numbers = {word: number for number, word in enumerate(places.vocabulary)}
         absent = [word for word in self.words if word not in numbers]
         if absent:
             warnings.warn(
@@ -133,11 +133,11 @@ class Decisions:
         # Where several words of a row are decided on, one that is dropped drops it
         for verdict in VERDICTS:
             for word in (word for word, given in self.words.items() if given == verdict and word in numbers):
-                is_word = occurrences.words == numbers[word]
+                is_word = places.words == numbers[word]
                 # An allowed word does not clear its rows of other evidence; an allowed response is all there is
                 if verdict == "keep":
-                    is_word &= occurrences.expected < 0
-                for row in np.unique(occurrences.rows[is_word]).tolist():
+                    is_word &= places.is_whole
+                for row in np.unique(places.rows[is_word]).tolist():
                     verdicts[row] = verdict, f"{word!r} "
         verdicts |= {row: (verdict, "") for row, verdict in self.rows.items()}
         is_flagged, reasons = screen.is_flagged.copy(), list(screen.reasons)

@@ -19,7 +19,7 @@ from .content import Content
 from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, centred, partial_correlation, sets_of
 from .rivals import Rivals
 from .rule import RULE
-from .sources import beyond_question, probe_features, words_of_questions
+from .sources import ProbeFeatures, beyond_question, words_of_questions
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class EvidenceFinder:
         fdr: float,
     ) -> None:
         self.num_rows, self.fdr, self.features = len(features), fdr, features
-        probes = probe_features(features)
+        self.probe_features = ProbeFeatures(features)
+        probes = self.probe_features.of(features)
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
         number, beyond = len(candidates), beyond_question(features, states, seed)

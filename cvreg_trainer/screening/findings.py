@@ -52,12 +52,14 @@ class RowFinding:
         response (`str`):
             What it is trained to answer.
         tokens (`tuple[tuple[str, float], ...]`):
-            The supervised pieces of the response in order, each with its surprise in nats.
+            The supervised pieces of the response in order, each with its surprise in nats; empty for a row that no
+            model has looked at (`screening_rows`).
         source (`str`, *optional*, defaults to `""`):
             Where the row comes from, if the data have a column for it.
         loss_base_model (`float`, *optional*, defaults to NaN):
             Per-sample loss: mean negative log-likelihood of the response's tokens in nats, before the training, with
-            the row's images as they are. NaN for a row without supervised tokens.
+            the row's images as they are. NaN for a row without supervised tokens, or
+            that no model has looked at.
         loss_after_warmup (`float`, *optional*, defaults to NaN):
             The same at the end of the warm-up, with strongly perturbed images.
     """

@@ -51,7 +51,7 @@ def check_repeats(trainer: Any) -> None:
             raise ValueError(f"Row {number} of `train_dataset` differs when it is read again. {REPEAT_REMEDY}")
 
 
-def check_resumed_rows(trainer: Any, rows: Any, scored: TokenStatistics) -> None:
+def check_resumed_rows(trainer: Any, rows: Any, known: np.ndarray) -> None:
     """
     Compare the rows of a resumed training with those that were scored before its checkpoint.
 
@@ -60,14 +60,14 @@ def check_resumed_rows(trainer: Any, rows: Any, scored: TokenStatistics) -> None
             Trainer in its training loop.
         rows:
             The rows to train on, map-style or streamed.
-        scored ([`TokenStatistics`]):
-            A look at all rows.
+        known (`np.ndarray` of shape `(R,)`, int64):
+            Names of the rows that were scored, ascending.
 
     Raises:
         `ValueError`: if there are new ones.
     """
     ids = read_row_ids(trainer, rows)
-    num_new = int(_are_new(ids, scored).sum())
+    num_new = int(_are_new(ids, known).sum())
     if num_new:
         raise ValueError(
             f"{num_new} of the {len(ids)} rows of `train_dataset` are new: the checkpoint's screening has never "
@@ -75,15 +75,15 @@ def check_resumed_rows(trainer: Any, rows: Any, scored: TokenStatistics) -> None
         )
 
 
-def leave_out_new_rows(batch: dict[str, Any], scored: TokenStatistics, is_streamed: bool) -> bool:
+def leave_out_new_rows(batch: dict[str, Any], known: np.ndarray, is_streamed: bool) -> bool:
     """
     Take rows that were never scored out of the loss of a batch, in place.
 
     Args:
         batch (`dict[str, Any]`):
             What [`DataCollatorForScreening`] made.
-        scored ([`TokenStatistics`]):
-            A look at all rows.
+        known (`np.ndarray` of shape `(R,)`, int64):
+            Names of the rows that were scored, ascending.
         is_streamed (`bool`):
             Whether such rows are to be expected.
 
@@ -94,7 +94,7 @@ def leave_out_new_rows(batch: dict[str, Any], scored: TokenStatistics, is_stream
         `ValueError`: if there are, in what is not a stream.
     """
     ids = batch["row_id"]
-    is_new = torch.from_numpy(_are_new(ids.cpu().numpy(), scored)).to(ids.device)
+    is_new = torch.from_numpy(_are_new(ids.cpu().numpy(), known)).to(ids.device)
     if not is_new.any():
         return False
     if not is_streamed:
@@ -106,8 +106,7 @@ def leave_out_new_rows(batch: dict[str, Any], scored: TokenStatistics, is_stream
     return True
 
 
-def _are_new(row_ids: np.ndarray, scored: TokenStatistics) -> np.ndarray:
-    known = scored.sorted_ids
+def _are_new(row_ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     places = np.searchsorted(known, row_ids).clip(max=len(known) - 1)
     is_new: np.ndarray = known[places] != row_ids
     return is_new

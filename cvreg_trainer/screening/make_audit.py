@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
 from ..data.rows import prompt_of
@@ -23,8 +24,8 @@ SOURCE_COLUMN = "source"
 
 def make_audit(
     screen: Screen,
-    base: TokenStatistics,
-    warm: TokenStatistics,
+    losses: tuple[np.ndarray, np.ndarray],
+    statistics: TokenStatistics,
     tokenizer: Any,
     dataset: Any,
     settings: Mapping[str, Any],
@@ -35,8 +36,10 @@ def make_audit(
     Args:
         screen ([`Screen`]):
             The verdicts.
-        base, warm ([`TokenStatistics`]):
-            What it was computed from.
+        losses (`tuple[np.ndarray, np.ndarray]`):
+            Of each row before the warm-up and after it; NaN where no model has looked at it.
+        statistics ([`TokenStatistics`]):
+            The rows' tokens, as the warmed-up model sees them.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             What made the tokens.
         dataset:
@@ -48,10 +51,10 @@ def make_audit(
     Returns:
         [`Audit`]
     """
-    prompts, sources = _prompts(dataset, len(warm)), _sources(dataset, len(warm))
-    losses = base.row_nll.tolist(), warm.row_nll.tolist()
+    number = len(statistics)
+    prompts, sources = _prompts(dataset, number), _sources(dataset, number)
     findings = []
-    for row, tokens in enumerate(pieces_of_rows(warm, tokenizer)):
+    for row, tokens in enumerate(pieces_of_rows(statistics, tokenizer)):
         findings.append(
             RowFinding(
                 row=row,
@@ -60,10 +63,10 @@ def make_audit(
                 reason=screen.reasons[row],
                 prompt=prompts[row],
                 response=response_of(tokens),
-                tokens=tuple(tokens),
+                tokens=() if np.isnan(losses[1][row]) else tuple(tokens),
                 source=sources[row],
-                loss_base_model=losses[0][row],
-                loss_after_warmup=losses[1][row],
+                loss_base_model=float(losses[0][row]),
+                loss_after_warmup=float(losses[1][row]),
             )
         )
     responses = [finding.response for finding in findings]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers.trainer_utils import has_length
 
@@ -36,6 +36,7 @@ def score_rows(
     with_views: bool,
     reads_rows: bool = True,
     keeps: str | None = None,
+    places: np.ndarray | None = None,
 ) -> TokenStatistics:
     """
     How a trainer's model, as it is, sees some rows.
@@ -53,9 +54,11 @@ def score_rows(
             What to keep as `row_values`: `"features"` of the rows ([`row_features`]), `"states"` of the model before
             it sees the response (projected), or, with other rows' images in the place of a row's own, `"others"`:
             whether there was another row.
+        places (`np.ndarray` of shape `(R,)`, int64, *optional*):
+            Positions of the rows to score, ascending; all by default. The others' images are those of any row.
 
     Returns:
-        [`TokenStatistics`]: all rows in their order. Tokens and `row_values` are on the main process only; the others
+        [`TokenStatistics`]: the rows in their order. Tokens and `row_values` are on the main process only; the others
         get the names of the rows. Of `"others"` only the likelihoods are kept.
 
     Raises:
@@ -67,7 +70,7 @@ def score_rows(
         collator = DataCollatorWithFeatures(collator)
     elif keeps == "others":
         collator = DataCollatorForOthers(collator)
-    loader = _make_loader(trainer, dataset, collator, with_others=keeps == "others")
+    loader = _make_loader(trainer, dataset, collator, places, with_others=keeps == "others")
     was_training = trainer.model.training
     trainer.model.eval()
     try:
@@ -77,6 +80,26 @@ def score_rows(
             return TokenStatistics.from_batches(_scored(trainer, loader, task, keeps))
     finally:
         trainer.model.train(was_training)
+
+
+def read_rows(trainer: Any, dataset: Any, places: np.ndarray, reads_rows: bool = True) -> TokenStatistics:
+    """
+    What some rows are, without asking a model.
+
+    Args:
+        trainer ([`CrossViewDefenseTrainer`]), dataset, places, reads_rows:
+            As [`score_rows`] takes them.
+
+    Returns:
+        [`TokenStatistics`]: on the main process the rows' tokens and features ([`row_features`]).
+
+    Raises:
+        `ValueError`: if a row's image cannot be read, naming the row.
+    """
+    inner = DataCollatorForScreening(trainer.data_collator, 1, trainer.args.seed, False, reads_rows)
+    loader = _make_loader(trainer, dataset, DataCollatorWithFeatures(inner), places)
+    with preserve_random_state(), trainer.naming_rows(dataset):
+        return TokenStatistics.from_batches(_read(trainer, loader))
 
 
 def read_row_ids(trainer: Any, dataset: Any) -> np.ndarray:
@@ -105,35 +128,48 @@ def _collate_row_ids(rows: list[Any]) -> dict[str, torch.Tensor]:
 
 
 class _RowsWithOthers(Dataset[tuple[Any, Any]]):
-    """Rows, each with another one that has as many pictures: the same one for any batches and processes."""
+    """Some rows, each with another one that has as many pictures: the same one for any batches and processes."""
 
-    def __init__(self, rows: Any, seed: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: Any, places: np.ndarray, seed: int) -> None:
+        self.rows, self.places = rows, places
         # Rows that follow each other are often about one picture
         number = len(rows)
         self.step = int(np.random.Generator(np.random.PCG64(seed)).integers(number // 3 + 1, max(number // 2, 2) + 1))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.places)
 
-    def __getitem__(self, place: int) -> tuple[Any, Any]:
+    def __getitem__(self, number: int) -> tuple[Any, Any]:
+        place = int(self.places[number])
         row = self.rows[place]
-        number = len(find_images(row))
-        for turn in range(1, NUM_OTHERS + 1) if number else ():
+        num_images = len(find_images(row))
+        for turn in range(1, NUM_OTHERS + 1) if num_images else ():
             other = self.rows[(place + turn * self.step) % len(self.rows)]
-            if len(find_images(other)) == number:
+            if len(find_images(other)) == num_images:
                 return row, other
         return row, None
 
 
-def _make_loader(trainer: Any, dataset: Any, collator: Callable[[list[Any]], Any], with_others: bool = False) -> Any:
+def _make_loader(
+    trainer: Any,
+    dataset: Any,
+    collator: Callable[[list[Any]], Any],
+    places: np.ndarray | None = None,
+    with_others: bool = False,
+) -> Any:
     """Every row once and in its place, whatever the training's own loader does."""
     args, is_streamed = trainer.args, not has_length(dataset)
     if is_streamed:
         collator = trainer._get_collator_with_removed_columns(collator)
-    rows = dataset if is_streamed else trainer.rows_for_collator(dataset)
+        rows = dataset
+    else:
+        rows = trainer.rows_for_collator(dataset)
+        if with_others:
+            rows = _RowsWithOthers(rows, np.arange(len(rows)) if places is None else places, args.seed)
+        elif places is not None:
+            rows = Subset(rows, places.tolist())
     loader = DataLoader(
-        _RowsWithOthers(rows, args.seed) if with_others and not is_streamed else rows,
+        rows,
         batch_size=args.per_device_eval_batch_size,
         collate_fn=collator,
         num_workers=args.dataloader_num_workers,
@@ -164,16 +200,30 @@ def _scored(trainer: Any, loader: Any, task: str, keeps: str | None) -> Iterator
         }
         if keeps != "others":
             values |= {"entropy": outputs.entropy[:number].float(), "top1": outputs.top1[:number]}
-        padded = {
-            name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)
-            for name, value in values.items()
-        }
         if keeps == "states" and outputs.first_state is not None:
             row_values = project_states(outputs.first_state[:number]).half()
-        if row_values is not None:
-            padded["row_values"] = row_values.to(mask.device)
-        gathered = accelerator.gather_for_metrics({**padded, "row_id": row_ids.to(mask.device)})
-        if not accelerator.is_main_process:
-            # The verdict is made on the main process; here it is enough to know the rows
-            gathered = {name: value[:, :0] if value.ndim > 1 else value for name, value in gathered.items()}
-        yield {name: value.cpu() for name, value in gathered.items()}
+        yield _gathered(accelerator, values, row_ids, row_values)
+
+
+def _read(trainer: Any, loader: Any) -> Iterator[dict[str, torch.Tensor]]:
+    for batch in _with_progress(trainer, loader, "Screening reads the rows that are not looked at"):
+        row_ids, row_values = batch["row_id"], batch["row_values"]
+        yield _gathered(trainer.accelerator, {"labels": batch["labels"][: len(row_ids)]}, row_ids, row_values)
+
+
+def _gathered(
+    accelerator: Any, values: dict[str, torch.Tensor], row_ids: torch.Tensor, row_values: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """A batch of all processes, on the CPU. Others than the main one get the rows' names and nothing of them."""
+    device = values["labels"].device
+    gathered: dict[str, torch.Tensor] = {
+        name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)
+        for name, value in values.items()
+    }
+    gathered["row_id"] = row_ids.to(device)
+    if row_values is not None:
+        gathered["row_values"] = row_values.to(device)
+    gathered = accelerator.gather_for_metrics(gathered)
+    if not accelerator.is_main_process:
+        gathered = {name: value[:, :0] if value.ndim > 1 else value for name, value in gathered.items()}
+    return {name: value.cpu() for name, value in gathered.items()}

@@ -9,17 +9,18 @@ loses what happens to lie outside, which is little.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .candidates import find_candidates
-from .causes import Cause, CauseFinder
+from .causes import Cause, CauseFinder, mark_causes
 from .evidence import EvidenceFinder
 from .findings import WordFinding
 from .grounding import grounding
 from .kept_groups import kept_groups
+from .rest import CauseFollower, RestOfRows
 from .rivals import Rivals
 from .rule import RULE
 from .token_statistics import TokenStatistics
@@ -68,6 +69,7 @@ def screen_rows(
     cap: float,
     fdr: float,
     allowed_words: Collection[str] = (),
+    rest: RestOfRows | None = None,
 ) -> Screen:
     """
     Find the rows whose responses their images do not explain and something else in the input causes.
@@ -90,9 +92,11 @@ def screen_rows(
             Expected share of false findings.
         allowed_words (`Collection[str]`, *optional*):
             Words and whole responses, in lower case, the evidence against which is ignored.
+        rest ([`RestOfRows`], *optional*):
+            Rows that have not been looked at, to which what is found is followed.
 
     Returns:
-        [`Screen`]
+        [`Screen`]: of all rows, those that have not been looked at among them.
     """
     if len(own) < RULE.enough_rows:
         nothing = np.zeros(len(own))
@@ -106,11 +110,18 @@ def screen_rows(
     candidates = find_candidates(of_base, of_own, places.seen_by(other), has_other, suspects, allowed_words)
     rivals = Rivals(of_own, tokenizer.all_special_ids)
     finder = CauseFinder(EvidenceFinder(base.row_values, own.row_values, candidates, rivals, seed, fdr))
-    causes = finder.find()
-    is_flagged, is_capped = _cap(finder.suspicion, cap)
-    reasons = [""] * len(own)
-    words = []
+    causes, kept, suspicion = finder.find(), kept_groups(finder), finder.suspicion
     num_rows = {candidate.word: len(candidate.all_rows) for candidate in candidates}
+    if rest is not None:
+        follower = CauseFollower(finder, rest, tokenizer)
+        causes = follower.follow(causes)
+        kept = {kind: [replace(one, rows=rest.looked_at[one.rows]) for one in group] for kind, group in kept.items()}
+        num_rows |= {word: num_rows[word] + len(rows) for word, rows in follower.rows_of.items()}
+        suspicion = rest.merge(suspicion, np.zeros(len(rest.rows)))
+        mark_causes(suspicion, causes)
+    is_flagged, is_capped = _cap(suspicion, cap)
+    reasons = [""] * len(suspicion)
+    words = []
     surprise = word_surprise(of_own) if causes else {}
     for cause in causes:
         reason = _describe_cause(cause)
@@ -118,7 +129,7 @@ def screen_rows(
             reasons[row] = reason
         for word in cause.words:
             words.append(WordFinding(word, num_rows[word], float(surprise.get(word, 0.0)), True, reason))
-    return Screen(finder.suspicion, is_flagged, is_capped, reasons, words, causes, kept_groups(finder))
+    return Screen(suspicion, is_flagged, is_capped, reasons, words, causes, kept)
 
 
 def _describe_cause(cause: Cause) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from .content import without
-from .cross_fit import CrossFit, whiten
+from .cross_fit import CrossFit, Whitening, whiten
 from .row_features import NUM_WORDS, PICTURE_PARTS
 from .rule import RULE
 
@@ -14,32 +14,42 @@ from .rule import RULE
 COMPONENTS = (120, 60, 60, 48)  # of the parts of a picture's features
 
 
-def probe_features(features: np.ndarray) -> dict[str, np.ndarray]:
+class ProbeFeatures:
     """
-    Features by what they are features of; those that are the same in all rows are left out.
+    Features by what they are features of, as they are in some rows: at unit variance, and without those that are the
+    same in all of them.
 
     Args:
         features (`np.ndarray` of shape `(R, 1072)`):
             What [`row_features`] gives for each row.
-
-    Returns:
-        `dict[str, np.ndarray]`: of shape `(R, D)` each, under `"image"`, `"question"` and `"image and question"`.
     """
-    starts = np.cumsum([0, *PICTURE_PARTS])
-    parts = [
-        whiten(features[:, start:end], components)
-        for start, end, components in zip(starts[:-1], starts[1:], COMPONENTS, strict=True)
-    ]
-    probes = {}
-    picture = np.concatenate(parts, axis=1)
-    if picture.any():
-        probes["image"] = picture
-    question = words_of_questions(features).astype(np.float32)
-    if question.shape[1]:
-        probes["question"] = (question - question.mean(0)) / question.std(0)
-        if "image" in probes:
-            probes["image and question"] = np.concatenate([picture, 2 * probes["question"]], axis=1)
-    return probes
+
+    def __init__(self, features: np.ndarray) -> None:
+        starts = np.cumsum([0, *PICTURE_PARTS])
+        self.parts = [slice(start, end) for start, end in zip(starts[:-1], starts[1:], strict=True)]
+        self.whitenings = [
+            Whitening(features[:, part], components) for part, components in zip(self.parts, COMPONENTS, strict=True)
+        ]
+        self.has_pictures = any(len(whitening.deviations) for whitening in self.whitenings)
+        self.words = _telling_words(features)
+        question = self._question(features)
+        self.mean, self.deviations = question.mean(0), question.std(0)
+
+    def of(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Of these or other rows `(N, 1072)`: of shape `(N, D)` each, under `"image"`, `"question"` and
+        `"image and question"`, as far as there are any."""
+        probes = {}
+        if self.has_pictures:
+            parts = zip(self.whitenings, self.parts, strict=True)
+            probes["image"] = np.concatenate([whitening.of(features[:, part]) for whitening, part in parts], axis=1)
+        if len(self.mean):
+            probes["question"] = (self._question(features) - self.mean) / self.deviations
+            if self.has_pictures:
+                probes["image and question"] = np.concatenate([probes["image"], 2 * probes["question"]], axis=1)
+        return probes
+
+    def _question(self, features: np.ndarray) -> np.ndarray:
+        return features[:, -NUM_WORDS:][:, self.words].astype(np.float32)
 
 
 def beyond_question(features: np.ndarray, states: np.ndarray, seed: int) -> CrossFit | None:
@@ -64,6 +74,11 @@ def beyond_question(features: np.ndarray, states: np.ndarray, seed: int) -> Cros
 
 def words_of_questions(features: np.ndarray) -> np.ndarray:
     """The words of the question that some rows have and others do not. Shape `(R, Q)`."""
-    question = features[:, -NUM_WORDS:]
-    counts = question.sum(0, dtype=np.float32)  # in float16 they would end at 2,048
-    return question[:, (counts >= RULE.min_rows) & (counts <= len(question) - RULE.min_rows)]
+    return features[:, -NUM_WORDS:][:, _telling_words(features)]
+
+
+def _telling_words(features: np.ndarray) -> np.ndarray:
+    """Which of the words these are, bool."""
+    counts = features[:, -NUM_WORDS:].sum(0, dtype=np.float32)  # in float16 they would end at 2,048
+    is_telling: np.ndarray = (counts >= RULE.min_rows) & (counts <= len(features) - RULE.min_rows)
+    return is_telling

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,10 @@ DTYPES = {
     "top1": np.int32,
     "row_values": np.float16,
 }
+
+
+def _filled(values: np.ndarray, number: int, value: float) -> np.ndarray:
+    return values if len(values) == number else np.full(number, value, dtype=values.dtype)
 
 
 def _nothing(name: str) -> Any:
@@ -40,7 +43,7 @@ class TokenStatistics:
         token_ids (`np.ndarray` of shape `(N,)`, int32):
             The tokens.
         nll (`np.ndarray` of shape `(N,)`, float32):
-            Negative log-likelihood of each, in nats.
+            Negative log-likelihood of each, in nats; of rows that no model has looked at there is none.
         entropy (`np.ndarray` of shape `(N,)`, float32, *optional*):
             Entropy of the distribution it was predicted by, in nats.
         top1 (`np.ndarray` of shape `(N,)`, int32, *optional*):
@@ -59,11 +62,6 @@ class TokenStatistics:
 
     def __len__(self) -> int:
         return len(self.row_ids)
-
-    @cached_property
-    def sorted_ids(self) -> np.ndarray:
-        """The names of the rows, each once, in ascending order."""
-        return np.unique(self.row_ids)
 
     @property
     def surprise(self) -> np.ndarray:
@@ -101,9 +99,42 @@ class TokenStatistics:
             )
         return replace(self, row_ids=first.row_ids, offsets=first.offsets, token_ids=first.token_ids)
 
+    def take(self, rows: np.ndarray) -> TokenStatistics:
+        """Some rows, in the order of their positions `(S,)`."""
+        lengths = np.diff(self.offsets)[rows]
+        ends = np.cumsum(lengths)
+        places = np.repeat(self.offsets[rows] - ends + lengths, lengths) + np.arange(lengths.sum())
+        of_tokens = {name: getattr(self, name) for name in ("token_ids", "nll", "entropy", "top1")}
+        return TokenStatistics(
+            row_ids=self.row_ids[rows],
+            offsets=np.concatenate([[0], ends]),
+            **{name: values[places] if len(values) else values for name, values in of_tokens.items()},
+            row_values=self.row_values[rows] if len(self.row_values) else self.row_values,
+        )
+
+    def token_lists(self) -> list[list[int]]:
+        """The tokens of each row."""
+        return [part.tolist() for part in np.split(self.token_ids, self.offsets[1:-1])] if len(self) else []
+
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, to be saved."""
         return {name: torch.from_numpy(getattr(self, name)) for name in DTYPES}
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TokenStatistics]) -> TokenStatistics:
+        """Rows of several, whose `row_values` are let go; without a model's view of some, theirs is NaN."""
+        unknown = {"nll": np.nan, "entropy": np.nan, "top1": -1}
+        of_tokens = {
+            name: np.concatenate([_filled(getattr(part, name), len(part.token_ids), value) for part in parts])
+            for name, value in unknown.items()
+        }
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(
+            row_ids=np.concatenate([part.row_ids for part in parts]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            token_ids=np.concatenate([part.token_ids for part in parts]),
+            **of_tokens,
+        )
 
     @classmethod
     def of_rows(cls, row_ids: np.ndarray) -> TokenStatistics:
@@ -124,8 +155,8 @@ class TokenStatistics:
 
         Args:
             batches (`Iterable[Mapping[str, torch.Tensor]]`):
-                With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised) and `nll` of
-                shape `(B, T)`; with or without `entropy` and `top1`, and `row_values` of shape `(B, K)`.
+                With `row_id` of shape `(B,)`, and `labels` (-100 where a position is not supervised) of shape
+                `(B, T)`; with or without `nll`, `entropy` and `top1`, and `row_values` of shape `(B, K)`.
         """
         parts: dict[str, list[np.ndarray]] = {name: [] for name in DTYPES}
         for batch in batches:

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from transformers import Trainer, TrainerCallback
@@ -32,19 +31,17 @@ from transformers.trainer_utils import has_length
 from .._version import __version__
 from ..random_state import preserve_random_state
 from .audit import Audit
-from .checkpoint import LOOKS, load_looks, save_looks
 from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .decisions import read_decisions
-from .known_rows import check_repeats, check_resumed_rows, check_same_rows, leave_out_new_rows
+from .known_rows import check_repeats, check_resumed_rows, leave_out_new_rows
+from .looks import Looks
 from .main_process import on_main_process
 from .make_audit import make_audit, pieces_of_rows, response_of
 from .rule import RULE
-from .scoring_pass import score_rows
 from .screen import Screen, screen_rows
 from .start_weights import StartWeights
-from .token_statistics import TokenStatistics
 from .warm_up import warmup_length
-from .words import find_words
+from .words import locate_words
 
 
 logger = logging.getLogger(__name__)
@@ -65,10 +62,7 @@ class TrainingScreen(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         # Weakly, as the trainer holds this: it is freed when its user lets go of it, not when garbage is collected
         self.trainer: Any = weakref.proxy(trainer)
-        # On other processes than the main one, looks have the names of the rows and no tokens
-        self.base: TokenStatistics | None = None
-        self.warm: TokenStatistics | None = None
-        self.other: TokenStatistics | None = None
+        self.looks: Looks | None = None
         self.start: StartWeights | None = None  # until the cut
         self.screen: Screen | None = None
         self._audit: Audit | None = None
@@ -110,7 +104,7 @@ class TrainingScreen(TrainerCallback):
         """Score the rows by the base model; of a resumed training, check that they are the ones that were scored."""
         # Refuses a training that is too short before the pass over the data
         warmup_steps = self.warmup_steps if self.screen is None else 0
-        if self.base is None and state.global_step > 0:
+        if self.looks is None and state.global_step > 0:
             raise ValueError(
                 f"`screening={self.trainer.args.screening!r}` needs to know how the base model sees the data, but the "
                 f"checkpoint of step {state.global_step} was written without screening. Start the training anew, or "
@@ -118,13 +112,13 @@ class TrainingScreen(TrainerCallback):
             )
         if self.screen is None and self.start is None:
             self.start = StartWeights(self.trainer)
-        if self.base is None:
-            self.base = self._look("features")
+        if self.looks is None:
+            self.looks = Looks.first(self.trainer, self._rows(), self.reads_rows)
         if self.screen is None and self.trainer.accelerator.is_main_process:
-            self._warn_of_too_little(len(self.base))
+            self._warn_of_too_little(len(self.looks))
         if self._is_resumed:
             self._is_resumed = False
-            check_resumed_rows(self.trainer, self._rows(), self.base)
+            check_resumed_rows(self.trainer, self._rows(), self.looks.sorted_ids)
         if self.screen is None and state.global_step >= warmup_steps:
             self.run()
 
@@ -164,8 +158,8 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if a row was never scored.
         """
-        assert self.collator is not None and self.base is not None
-        if leave_out_new_rows(batch, self.base, self._is_streamed) and not self._has_warned:
+        assert self.collator is not None and self.looks is not None
+        if leave_out_new_rows(batch, self.looks.sorted_ids, self._is_streamed) and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "The stream gives rows that the first look at it did not meet; they are left out of the training."
@@ -178,9 +172,9 @@ class TrainingScreen(TrainerCallback):
         return self._collate_again(batch["row_id"])
 
     def _collate_again(self, row_ids: torch.Tensor) -> dict[str, Any]:
-        assert self.collator is not None and self.warm is not None
+        assert self.collator is not None and self.looks is not None
         dataset = self.trainer.rows_for_collator()
-        places = dict(zip(self.warm.row_ids.tolist(), range(len(self.warm)), strict=True))
+        places = {row_id: place for place, row_id in enumerate(self.looks.row_ids.tolist())}
         with preserve_random_state():
             batch = self.collator([dataset[places[row_id]] for row_id in row_ids.tolist()])
         return send_to_device(batch, row_ids.device)
@@ -188,19 +182,13 @@ class TrainingScreen(TrainerCallback):
     def run(self) -> Screen:
         """Score all rows with the model as it is, flag the suspicious ones, and go back to the weights from before the
         warm-up."""
-        assert self.base is not None and self.start is not None
-        self.warm = self._look("states")
-        check_same_rows(self.base, self.warm)
-        self.other = self._look("others")
+        assert self.looks is not None and self.start is not None
+        self.looks = self.looks.again(self.trainer, self._rows(), self.reads_rows)
         screen = self._cut()
         self.start.put_back(self.trainer)
         self.start = None
-        self._log(screened_rows=len(self.warm), flagged_rows=int(screen.is_flagged.sum()))
+        self._log(screened_rows=len(self.looks), flagged_rows=int(screen.is_flagged.sum()))
         return screen
-
-    def _look(self, keeps: str) -> TokenStatistics:
-        with_views = keeps != "features"
-        return score_rows(self.trainer, self._rows(), with_views, reads_rows=self.reads_rows, keeps=keeps)
 
     def _log(self, **numbers: float) -> None:
         control = self.trainer.control
@@ -228,15 +216,15 @@ class TrainingScreen(TrainerCallback):
 
     def _decide(self) -> Screen:
         """The verdict of the rule, and where there are any, of a person's decisions."""
-        assert self.base is not None and self.warm is not None and self.other is not None
-        self.warm, self.other = self.warm.sharing(self.base), self.other.sharing(self.base)
-        args, looks = self.trainer.args, (self.base, self.warm, self.other)
+        assert self.looks is not None
+        self.looks, args = self.looks.shared(), self.trainer.args
         allowed = () if self.decisions is None else self.decisions.allowed_words
-        screen = screen_rows(*looks, self.tokenizer, args.seed, args.screening_cap, args.screening_fdr, allowed)
+        cap, fdr = args.screening_cap, args.screening_fdr
+        screen = screen_rows(*self.looks.all_three, self.tokenizer, args.seed, cap, fdr, allowed, self.looks.rest)
         if self.decisions is not None:
-            decisions = self.decisions.of_rows(self.trainer.skipped_rows)
-            decisions.check([response_of(tokens) for tokens in pieces_of_rows(self.warm, self.tokenizer)])
-            screen = decisions.apply(screen, find_words(self.warm, self.tokenizer))
+            decisions, tokens = self.decisions.of_rows(self.trainer.skipped_rows), self.looks.tokens
+            decisions.check([response_of(pieces) for pieces in pieces_of_rows(tokens, self.tokenizer)])
+            screen = decisions.apply(screen, locate_words(tokens, self.tokenizer))
         return screen
 
     def _tell(self, screen: Screen) -> None:
@@ -262,9 +250,9 @@ class TrainingScreen(TrainerCallback):
             )
 
     def _flagged_ids(self) -> set[int]:
-        if self.screen is None or self.warm is None or not self.trainer.args.drops_rows:
+        if self.screen is None or self.looks is None or not self.trainer.args.drops_rows:
             return set()
-        return set(self.warm.row_ids[self.screen.is_flagged].tolist())
+        return set(self.looks.row_ids[self.screen.is_flagged].tolist())
 
     def audit(self) -> Audit:
         """
@@ -274,7 +262,7 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if the rows have not been screened yet.
         """
-        if self.screen is None or self.base is None or self.warm is None:
+        if self.screen is None or self.looks is None:
             raise ValueError(
                 "There is nothing to audit yet: the rows are screened in `train()`, at the end of the warm-up."
             )
@@ -286,6 +274,7 @@ class TrainingScreen(TrainerCallback):
             "seed": args.seed,
             "screening": args.screening,
             "warmup_steps": self.warmup_steps,
+            "screening_rows": args.screening_rows,
             "screening_cap": args.screening_cap,
             "screening_fdr": args.screening_fdr,
             "screening_decisions": args.screening_decisions,
@@ -294,7 +283,8 @@ class TrainingScreen(TrainerCallback):
         skipped = self.trainer.skipped_rows
         if skipped.reasons:
             settings["skipped_rows"] = len(skipped.reasons)
-        audit = make_audit(self.screen, self.base, self.warm, self.tokenizer, self.trainer.train_dataset, settings)
+        losses, tokens = self.looks.losses, self.looks.tokens
+        audit = make_audit(self.screen, losses, tokens, self.tokenizer, self.trainer.train_dataset, settings)
         self._audit = audit.renumbered(skipped.given) if skipped.reasons else audit
         return self._audit
 
@@ -318,8 +308,8 @@ class TrainingScreen(TrainerCallback):
         """Write what a resumed training needs to go on; all processes take part."""
         if self.start is not None:
             self.start.save(self.trainer, folder)
-        if self.trainer.accelerator.is_main_process:
-            save_looks(folder, {"base": self.base, "warm": self.warm, "other": self.other})
+        if self.looks is not None and self.trainer.accelerator.is_main_process:
+            self.looks.save(folder)
 
     def load(self, folder: str | Path) -> None:
         """
@@ -328,23 +318,11 @@ class TrainingScreen(TrainerCallback):
         Raises:
             `ValueError`: if another version wrote it, whose screening read other features of the rows.
         """
-        accelerator = self.trainer.accelerator
-        row_ids, is_cut = on_main_process(accelerator, lambda: self._read(folder))
-        if row_ids is None:
+        looks = Looks.load(self.trainer.accelerator, folder)
+        if looks is None:
             return
-        self._is_resumed = True
-        if not accelerator.is_main_process:
-            self.base = TokenStatistics.of_rows(row_ids)
-            self.warm = self.other = self.base if is_cut else None
-        if is_cut:
+        self.looks, self._is_resumed = looks, True
+        if self.looks.is_done:
             self._cut()
         else:
             self.start = StartWeights.load(self.trainer, folder)
-
-    def _read(self, folder: str | Path) -> tuple[np.ndarray | None, bool]:
-        """The names of the rows, if they have been looked at, and whether the cut has been made."""
-        looks = load_looks(folder)
-        if not looks:
-            return None, False
-        self.base, self.warm, self.other = (looks.get(name) for name in LOOKS)
-        return looks["base"].row_ids, self.warm is not None

@@ -34,7 +34,7 @@ class Taken(list):
 
     def rows(self, steps: range) -> list[int]:
         """Positions of the supervised rows of some steps, sorted."""
-        places = {row_id: row for row, row_id in enumerate(self.trainer._screen.warm.row_ids.tolist())}
+        places = {row_id: row for row, row_id in enumerate(self.trainer._screen.looks.row_ids.tolist())}
         return sorted(places[row_id] for step, row_id, supervised, _ in self if supervised and step in steps)
 
 

@@ -78,9 +78,15 @@ def flagged_rows(trainer: CrossViewDefenseTrainer) -> list[int]:
     return trainer.audit().flagged_rows
 
 
-def main(folder: str, batch_size: str, num_rows: str = str(NUM_ROWS), decisions: str | None = None) -> None:
+def main(
+    folder: str,
+    batch_size: str,
+    num_rows: str = str(NUM_ROWS),
+    decisions: str | None = None,
+    screening_rows: str = "10000",
+) -> None:
     """Train, and write what was found; with decisions, the error that they lead to on each process."""
-    settings = {"screening_decisions": decisions}
+    settings = {"screening_decisions": decisions or None, "screening_rows": int(screening_rows)}
     if int(num_rows) != NUM_ROWS:
         settings |= {"screening_epochs": None, "max_steps": 13}
     settings |= {"per_device_train_batch_size": int(batch_size), "per_device_eval_batch_size": 5}
@@ -90,7 +96,7 @@ def main(folder: str, batch_size: str, num_rows: str = str(NUM_ROWS), decisions:
         try:
             trainer.train()
         except (ValueError, RuntimeError) as error:
-            if decisions is None:
+            if not decisions:
                 raise
             Path(folder, f"error-{trainer.accelerator.process_index}.txt").write_text(repr(error))
             return
@@ -100,7 +106,7 @@ def main(folder: str, batch_size: str, num_rows: str = str(NUM_ROWS), decisions:
         losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
         Path(folder, "audit.json").write_text(json.dumps({"rows": rows, "losses": losses}))
     else:
-        told = {"flagged": audit.flagged_rows, "num_tokens": len(trainer._screen.warm.token_ids)}
+        told = {"flagged": audit.flagged_rows, "num_tokens": len(trainer._screen.looks.warm.token_ids)}
         Path(folder, "other.json").write_text(json.dumps(told))
 
 

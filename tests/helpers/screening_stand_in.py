@@ -41,6 +41,7 @@ def _flag(
     cap: float,
     fdr: float,
     allowed_words: Collection[str] = (),
+    rest: None = None,
 ) -> Screen:
     """In the place of `screen_rows`; suspicion grows with the surprise after the warm-up."""
     is_found = np.array([text in response_of(pieces) for pieces in pieces_of_rows(own, tokenizer)], dtype=bool)

@@ -13,27 +13,25 @@ import pytest
 from cvreg_trainer.screening import Audit, RowFinding, WordFinding
 from cvreg_trainer.screening.decisions import Decisions, read_decisions, write_decisions
 from cvreg_trainer.screening.screen import Screen
-from cvreg_trainer.screening.words import WordOccurrences
+from cvreg_trainer.screening.words import WordPlaces
 
 
 RESPONSES = ["a red cat", "a banana", "stock photo", "a red banana"]
 
 
-def occurrences() -> WordOccurrences:
-    """Words and, as find_words gives them, whole responses of more than one word."""
+def occurrences() -> WordPlaces:
+    """Words and, as locate_words gives them, whole responses of more than one word."""
     vocabulary: list[str] = []
-    words, rows, expected = [], [], []
+    words, rows, is_whole = [], [], []
     for row, response in enumerate(RESPONSES):
         for word in [*response.split(), response]:
             if word not in vocabulary:
                 vocabulary.append(word)
             words.append(vocabulary.index(word))
             rows.append(row)
-            expected.append(-1 if word == response else 7)
-    zeros = np.zeros(len(words))
-    return WordOccurrences(
-        vocabulary, np.array(words), np.array(rows), zeros, zeros, np.array(words), np.array(expected)
-    )
+            is_whole.append(word == response)
+    nowhere = np.zeros(len(words), dtype=np.int64)
+    return WordPlaces(vocabulary, np.array(words), np.array(rows), nowhere, nowhere, nowhere, np.array(is_whole))
 
 
 def screen(*flagged: int) -> Screen:

@@ -46,7 +46,7 @@ def audited(tokenizer, texts: list[str], dataset=None, causes=()):
     words = [WordFinding("red", 1, 2.0, True, "why")]
     reasons = [f"reason {row}" for row in range(number)]
     screen = Screen(suspicion, suspicion >= 1, False, reasons, words, causes)
-    return make_audit(screen, base, warm, tokenizer, dataset, {"seed": 1}), warm
+    return make_audit(screen, (base.row_nll, warm.row_nll), warm, tokenizer, dataset, {"seed": 1}), warm
 
 
 @pytest.mark.parametrize(

@@ -111,5 +111,5 @@ def test_a_look_of_likelihoods_alone_and_one_that_shares_its_tokens():
 
 def test_rows_alone_have_no_tokens():
     rows = TokenStatistics.of_rows(np.array([4, -2, 9]))
-    assert len(rows) == 3 and rows.sorted_ids.tolist() == [-2, 4, 9] and rows.token_rows.shape == (0,)
+    assert len(rows) == 3 and rows.row_ids.tolist() == [4, -2, 9] and rows.token_rows.shape == (0,)
     assert np.isnan(rows.row_nll).all()

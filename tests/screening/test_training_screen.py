@@ -53,7 +53,7 @@ def test_the_warm_up_sees_strong_views_and_the_rest_the_images_as_they_are(run: 
     trainer, taken = run
     dataset = trainer.train_dataset
     plain = trainer.data_collator([dataset[row] for row in range(NUM_ROWS)])["pixel_values"]
-    names = trainer._screen.warm.row_ids.tolist()
+    names = trainer._screen.looks.warm.row_ids.tolist()
     for step, row_id, supervised, image in taken:
         if supervised:
             assert torch.equal(image, plain[names.index(row_id)]) == (step >= CUT), step
@@ -64,9 +64,10 @@ def test_the_names_of_the_rows_are_those_of_their_content(run: Any) -> None:
     dataset, collator = trainer.train_dataset, trainer._screen.wrap(trainer.data_collator)
     collator.flag([])
     assert (
-        trainer._screen.warm.row_ids.tolist() == collator([dataset[row] for row in range(NUM_ROWS)])["row_id"].tolist()
+        trainer._screen.looks.warm.row_ids.tolist()
+        == collator([dataset[row] for row in range(NUM_ROWS)])["row_id"].tolist()
     )
-    assert trainer._screen.base.row_ids.tolist() == trainer._screen.warm.row_ids.tolist()
+    assert trainer._screen.looks.base.row_ids.tolist() == trainer._screen.looks.warm.row_ids.tolist()
 
 
 def test_the_base_model_is_the_model_before_its_first_step(run: Any) -> None:
@@ -78,8 +79,8 @@ def test_the_base_model_is_the_model_before_its_first_step(run: Any) -> None:
         log_p = model(**batch).logits.double()[:, :-1].log_softmax(-1)
     mask = labels != -100
     expected = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0][mask]
-    assert trainer._screen.base.nll == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-4)
-    assert trainer._screen.base.token_ids.tolist() == labels[mask].tolist()
+    assert trainer._screen.looks.base.nll == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-4)
+    assert trainer._screen.looks.base.token_ids.tolist() == labels[mask].tolist()
 
 
 class _Snapshot(TrainerCallback):
@@ -183,10 +184,10 @@ def test_what_a_checkpoint_holds(run: Any) -> None:
             of_tokens += value.numel() * value.element_size()
     assert num_tokens > NUM_ROWS and of_tokens == 32 * num_tokens
     # The names of the rows and the tokens once, in memory too
-    screen = trainer._screen
+    looks = trainer._screen.looks
     for look in ("warm", "other"):
         assert f"{look}.row_ids" not in late and f"{look}.token_ids" not in late
-        assert np.shares_memory(getattr(screen, look).token_ids, screen.base.token_ids)
+        assert np.shares_memory(getattr(looks, look).token_ids, looks.base.token_ids)
 
 
 def test_a_label_that_changes_from_look_to_look_is_an_error(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_a_checkpoint_of_a_version_with_wider_integers_gives_the_same_audit(tmp_
     tensors["warm.top1"] = load_file(source / STATE_FILE)["warm.top1"].long()
     save_file(tensors, copied / STATE_FILE)
     resumed, _ = train(tmp_path / "out", resume=str(copied))
-    assert resumed._screen.base.token_ids.dtype == resumed._screen.warm.top1.dtype == np.int32
+    assert resumed._screen.looks.base.token_ids.dtype == resumed._screen.looks.warm.top1.dtype == np.int32
     assert resumed.audit() == expected.audit()
 
 
@@ -499,8 +500,10 @@ def test_a_state_of_no_rows_is_read_back(tmp_path: Path, run: Any) -> None:
     trainer = make_trainer(tmp_path)
     screen = trainer._screen
     screen.load(tmp_path)
-    assert screen.base is None and screen.screen is None
-    save_file({name: value for name, value in run[0]._screen.base.to_tensors().items()}, tmp_path / "x.safetensors")
+    assert screen.looks is None and screen.screen is None
+    save_file(
+        {name: value for name, value in run[0]._screen.looks.base.to_tensors().items()}, tmp_path / "x.safetensors"
+    )
     screen.save(tmp_path)
     assert not (tmp_path / STATE_FILE).exists()
 

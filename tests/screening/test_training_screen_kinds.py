@@ -159,9 +159,9 @@ def test_views_are_made_wherever_the_pixels_are(tmp_path: Path, kind: str) -> No
     dataset = ReadyRows(kind, tmp_path, tiny_llava().processor)
     trainer, taken = train(tmp_path / "out", dataset=dataset, data_collator=dataset.collate)
     assert not trainer._screen.reads_rows
-    assert trainer._screen.base.row_values[:, : sum(PICTURE_PARTS)].any(1).all()
+    assert trainer._screen.looks.base.row_values[:, : sum(PICTURE_PARTS)].any(1).all()
     plain = dataset.collate(dataset.rows)["pixel_values"]
-    names = trainer._screen.warm.row_ids.tolist()
+    names = trainer._screen.looks.warm.row_ids.tolist()
     assert len(taken) > 48
     for step, row_id, supervised, image in taken:
         if supervised:
