@@ -4,9 +4,10 @@ What the verdict of the screening costs at size: time, memory and checkpoint for
 
     python benchmarks/screening_size.py --output benchmarks/results/screening_size_cpu.json
 
-No model is run: the looks are drawn, 100 response tokens a row, words as frequent as those of a language, and 1 % of
-the rows have a word of their own and a cause in the picture. What is measured is the verdict alone, which follows the
-passes over the data; each size in a process of its own, processor time of one thread.
+No model is run: the looks are drawn, at 10,000 rows or as many as there are; 100 response tokens a row, words as
+frequent as those of a language, and 1 % of the rows have a word of their own and a cause in the picture. What is
+measured is the verdict alone, which follows the passes over the data; each size in a process of its own, processor
+time of one thread.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -41,8 +41,8 @@ def make_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), unk_token="<unk>")
 
 
-def make_looks(num_tokens: int) -> tuple[list[Any], int]:
-    """The three looks, and the number of rows that have the keyword."""
+def make_rows(num_tokens: int) -> tuple[Any, Any]:
+    """All rows without a look at them, and which of them have the keyword."""
     import numpy as np
 
     from cvreg_trainer.screening.row_features import NUM_FEATURES, PICTURE_PARTS
@@ -55,58 +55,96 @@ def make_looks(num_tokens: int) -> tuple[list[Any], int]:
     tokens = np.where(rng.random(num_tokens) < 0.25, 1 + NUM_WORDS + rng.integers(0, NUM_ENDINGS, num_tokens), tokens)
     is_marked = rng.random(num_rows) < KEYWORD_SHARE
     tokens.reshape(num_rows, -1)[is_marked, 50] = NUM_WORDS + NUM_ENDINGS + 1
-    offsets = np.arange(num_rows + 1) * TOKENS_PER_ROW
     features = np.empty((num_rows, NUM_FEATURES), dtype=np.float16)
     for start in range(0, num_rows, 10_000):
         part = features[start : start + 10_000]
         part[:] = rng.normal(size=part.shape).astype(np.float32)
         part[:, sum(PICTURE_PARTS) :] = part[:, sum(PICTURE_PARTS) :] > 1.5
     features[is_marked, :8] += 3
-    values = features, rng.normal(size=(num_rows, 256)).astype(np.float16), np.ones((num_rows, 1), dtype=np.float16)
+    offsets = np.arange(num_rows + 1) * TOKENS_PER_ROW
+    nothing = np.zeros(0, dtype=np.float32)
+    rows = TokenStatistics(
+        np.arange(num_rows, dtype=np.int64), offsets, tokens.astype(np.int32), nothing, row_values=features
+    )
+    return rows, is_marked
+
+
+def make_looks(rows: Any, is_marked: Any) -> list[Any]:
+    """The three looks at some rows. The right picture explains half of a response, and nothing of the keyword."""
+    import numpy as np
+
+    from cvreg_trainer.screening.token_statistics import TokenStatistics
+
+    rng = np.random.default_rng(1)
+    num_rows, num_tokens = len(rows), len(rows.token_ids)
+    states = rng.normal(size=(num_rows, 256)).astype(np.float16)
+    values = rows.row_values, states, np.ones((num_rows, 1), dtype=np.float16)
     nll = rng.exponential(2, num_tokens).astype(np.float32)
     looks = []
-    shared = np.arange(num_rows, dtype=np.int64), offsets, tokens.astype(np.int32)
-    # The right picture explains half of a response, and nothing of the keyword
+    shared = rows.row_ids, rows.offsets, rows.token_ids
     for value, nats in zip(values, (nll, nll / 2, nll), strict=True):
         nats = nats.copy()
         nats.reshape(num_rows, -1)[is_marked, 50] = 8
         entropy = np.minimum(nats, 1).astype(np.float32)
-        top1 = np.where(rng.random(num_tokens) < 0.5, tokens, 1 + rng.integers(0, 100, num_tokens))
+        top1 = np.where(rng.random(num_tokens) < 0.5, rows.token_ids, 1 + rng.integers(0, 100, num_tokens))
         looks.append(TokenStatistics(*shared, nats, entropy, top1.astype(np.int32), value))
     # Of others' pictures the likelihoods alone are kept
     base, own, other = looks
-    return [base, own, TokenStatistics(*shared, other.nll, row_values=other.row_values)], int(is_marked.sum())
+    return [base, own, TokenStatistics(*shared, other.nll, row_values=other.row_values)]
 
 
-def measure(num_tokens: int) -> dict[str, Any]:
+def measure(num_tokens: int, most_rows: int) -> dict[str, Any]:
+    import numpy as np
+
     from cvreg_trainer.screening.checkpoint import LOOKS, STATE_FILE, save_looks
+    from cvreg_trainer.screening.rest import RestOfRows
     from cvreg_trainer.screening.screen import screen_rows
 
     tokenizer = make_tokenizer()
-    looks, num_marked = make_looks(num_tokens)
-    row_bytes = looks[0].row_ids.nbytes + looks[0].offsets.nbytes + sum(look.row_values.nbytes for look in looks)
+    rows, is_marked = make_rows(num_tokens)
+    num_rows, rest = len(rows), None
+    if num_rows > most_rows:
+        looked_at = np.sort(np.random.default_rng(2).choice(num_rows, most_rows, replace=False))
+        rest = RestOfRows(looked_at, rows.take(np.setdiff1d(np.arange(num_rows), looked_at)))
+        looks = make_looks(rows.take(looked_at), is_marked[looked_at])
+    else:
+        looks = make_looks(rows, is_marked)
+    del rows
     with tempfile.TemporaryDirectory() as folder:
-        save_looks(folder, dict(zip(LOOKS, looks, strict=True)))
+        save_looks(folder, dict(zip(LOOKS, looks, strict=True)), rest)
         file_bytes = os.path.getsize(Path(folder) / STATE_FILE)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    screen = screen_rows(*looks, tokenizer, VERDICT_SEED, cap=0.3, fdr=0.01)
+    before, start = forget_peak(), time.process_time()
+    screen = screen_rows(*looks, tokenizer, VERDICT_SEED, cap=0.3, fdr=0.01, rest=rest)
     seconds = time.process_time() - start
-    added = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     return {
         "num_tokens": num_tokens,
-        "num_rows": len(looks[0]),
+        "num_rows": num_rows,
+        "rows_looked_at": len(looks[0]),
         "microseconds_per_token": 1e6 * seconds / num_tokens,
-        "bytes_added_per_token": added / num_tokens,
-        "checkpoint_bytes_per_token": (file_bytes - row_bytes) / num_tokens,
-        "checkpoint_bytes_per_row": row_bytes / len(looks[0]),
-        "planted": num_marked,
+        "bytes_added_per_token": (peak() - before) / num_tokens,
+        "checkpoint_bytes_per_token": file_bytes / num_tokens,
+        "planted": int(is_marked.sum()),
         "flagged": int(screen.is_flagged.sum()),
+        "flagged_wrongly": int(screen.is_flagged[~is_marked].sum()),
     }
+
+
+def peak() -> int:
+    """Most memory that the process has had, in bytes (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def forget_peak() -> int:
+    """Begin to measure [`peak`] anew, from the memory that is in use now, which is returned."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--rows", type=int, default=10_000, help="rows that are looked at (screening_rows)")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -115,7 +153,7 @@ def main() -> None:
     result["sizes"] = []
     for num_tokens in options.tokens:
         with context.Pool(1) as pool:
-            result["sizes"].append(pool.apply(measure, (num_tokens,)))
+            result["sizes"].append(pool.apply(measure, (num_tokens, options.rows)))
         print(result["sizes"][-1], flush=True)
     if options.output is not None:
         options.output.write_text(json.dumps(result, indent=2) + "\n")

@@ -157,8 +157,8 @@ TABLE = [
         "transformers.trainer_utils",
         "has_length",
         "(dataset)",
-        f"safeguards/non_finite.py {SCORING} screening/known_rows.py screening/training_screen.py "
-        "screening/warm_up.py trainer.py",
+        f"safeguards/non_finite.py {SCORING} screening/known_rows.py screening/looks.py "
+        "screening/training_screen.py screening/warm_up.py trainer.py",
     ),
     Foreign(
         "transformers.utils",

@@ -74,10 +74,6 @@ class CauseFollower:
         self.finder, self.rest, self.tokenizer = finder, rest, tokenizer
         self.rows_of: dict[str, np.ndarray] = {}
 
-    @cached_property
-    def features(self) -> dict[str, np.ndarray]:
-        return self.finder.finder.probe_features.of(self.rest.rows.row_values)
-
     def follow(self, causes: list[Cause]) -> list[Cause]:
         """
         The causes with all their rows.
@@ -107,7 +103,7 @@ class CauseFollower:
         is_caused[cause.rows] = True
         probe, target = self.finder.probes[cause.source], centred(is_caused)
         looked_at = probe.predict(target)[:, 0]
-        others = probe.predict_others(self.features[cause.source], target)[:, 0]
+        others = self._predict(cause.source, target)
         candidates = [candidate for candidate in self.finder.candidates if candidate.word in cause.words]
         if cause.is_whole:
             null, weights = mirrored(looked_at[~was_flagged]), np.ones(len(others))
@@ -131,6 +127,14 @@ class CauseFollower:
         return np.flatnonzero(found & ~is_taken)
 
 
+    def _predict(self, source: str, target: np.ndarray) -> np.ndarray:
+        """What a source predicts of the other rows. Shape `(N,)`."""
+        probe, features = self.finder.probes[source], self.rest.rows.row_values
+        parts = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
+        of = self.finder.finder.probe_features.of
+        return np.concatenate([probe.predict_others(of(part)[source], target)[:, 0] for part in parts])
+
+
 def rows_with_words(rows: TokenStatistics, words: Collection[str], tokenizer: Any) -> dict[str, np.ndarray]:
     """
     The rows that have words.
@@ -151,7 +155,8 @@ def rows_with_words(rows: TokenStatistics, words: Collection[str], tokenizer: An
     for start in range(0, len(rows), CHUNK) if words else ():
         # A look at the text is much faster than putting it into words
         part = np.arange(start, min(start + CHUNK, len(rows)))
-        texts = tokenizer.batch_decode(rows.take(part).token_lists(), skip_special_tokens=True)
+        # An array goes through at once, of a list each number would be looked at
+        texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in rows.take(part).tokens_by_row()]
         squeezed = ["".join(text.lower().split()) for text in texts]
         part = part[[any(word in text for word in letters) for text in squeezed]]
         places = locate_words(rows.take(part), tokenizer)

@@ -112,9 +112,9 @@ class TokenStatistics:
             row_values=self.row_values[rows] if len(self.row_values) else self.row_values,
         )
 
-    def token_lists(self) -> list[list[int]]:
-        """The tokens of each row."""
-        return [part.tolist() for part in np.split(self.token_ids, self.offsets[1:-1])] if len(self) else []
+    def tokens_by_row(self) -> list[np.ndarray]:
+        """The tokens of each row, int32."""
+        return np.split(self.token_ids, self.offsets[1:-1]) if len(self) else []
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, to be saved."""

@@ -25,7 +25,7 @@ from tiny_models import tiny_llava, tiny_text_lm
 from transformers import TrainerCallback
 
 from cvreg_trainer import CrossViewDefenseTrainer
-from cvreg_trainer.screening import find_triggers, scoring_pass, training_screen
+from cvreg_trainer.screening import find_triggers, looks, scoring_pass, training_screen
 from cvreg_trainer.screening.causes import Cause
 from cvreg_trainer.screening.checkpoint import STATE_FILE
 from cvreg_trainer.screening.collator import SCREENING_KEYS, DataCollatorForScreening
@@ -144,7 +144,7 @@ def test_the_scoring_pass_does_not_disturb_the_training(
         random.random(), np.random.random(), torch.rand(1)  # noqa: B018
         return scoring_pass.score_rows(trainer, dataset, with_views, **options)
 
-    monkeypatch.setattr(training_screen, "score_rows", one_row)
+    monkeypatch.setattr(looks, "score_rows", one_row)
     trainer, _ = train(tmp_path, max_steps=CUT + 2)
     assert passes == [False, True, True]
     assert trainer.args.dataloader_drop_last is False and trainer.model.training
@@ -158,10 +158,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 ) -> None:
     expected, _ = run
     passes = []
-    score_rows = training_screen.score_rows
-    monkeypatch.setattr(
-        training_screen, "score_rows", lambda *args, **kwargs: passes.append(1) or score_rows(*args, **kwargs)
-    )
+    score_rows = looks.score_rows
+    monkeypatch.setattr(looks, "score_rows", lambda *args, **kwargs: passes.append(1) or score_rows(*args, **kwargs))
     checkpoint = f"{expected.args.output_dir}/checkpoint-{step}"
     resumed, taken = train(tmp_path, resume=checkpoint)
     # Only what was still to come: the base model is never scored again
@@ -184,10 +182,10 @@ def test_what_a_checkpoint_holds(run: Any) -> None:
             of_tokens += value.numel() * value.element_size()
     assert num_tokens > NUM_ROWS and of_tokens == 32 * num_tokens
     # The names of the rows and the tokens once, in memory too
-    looks = trainer._screen.looks
+    taken = trainer._screen.looks
     for look in ("warm", "other"):
         assert f"{look}.row_ids" not in late and f"{look}.token_ids" not in late
-        assert np.shares_memory(getattr(looks, look).token_ids, looks.base.token_ids)
+        assert np.shares_memory(getattr(taken, look).token_ids, taken.base.token_ids)
 
 
 def test_a_label_that_changes_from_look_to_look_is_an_error(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from screening_checks import CUT, check_parts, train, weights_of
 from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_trainer, planted_rows, planted_texts
 from tiny_models import tiny_blip2_t5, tiny_llava, tiny_text_lm
 
-from cvreg_trainer.screening import training_screen
+from cvreg_trainer.screening import looks
 from cvreg_trainer.screening.row_features import PICTURE_PARTS
 
 
@@ -99,7 +99,7 @@ def test_a_row_that_changes_now_and_then_stops_the_first_step(tmp_path: Path) ->
     trainer = make_trainer(tmp_path, dataset=dataset)
 
     with pytest.MonkeyPatch.context() as patch:
-        real = training_screen.score_rows
+        real = looks.score_rows
 
         def score_rows(*args: Any, **kwargs: Any) -> Any:
             statistics = real(*args, **kwargs)
@@ -107,7 +107,7 @@ def test_a_row_that_changes_now_and_then_stops_the_first_step(tmp_path: Path) ->
                 dataset.rows[row] = {**dataset.rows[row], "images": [dataset.rows[row]["images"][0].rotate(90)]}
             return statistics
 
-        patch.setattr(training_screen, "score_rows", score_rows)
+        patch.setattr(looks, "score_rows", score_rows)
         with pytest.raises(ValueError, match="of the 8 rows of a batch are not among those that the base model was"):
             trainer.train()
     assert trainer.state.global_step < CUT  # the batches that the loader had made before are fine
