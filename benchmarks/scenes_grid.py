@@ -7,6 +7,7 @@ The field's triggers and payloads on the built-in scenes: no defence, the paper'
     python benchmarks/scenes_grid.py --suite all        # every trigger with every payload at 5 %
     python benchmarks/scenes_grid.py --suite rates      # 0.2, 1, 20 and 50 %, for three triggers and five payloads
     python benchmarks/scenes_grid.py --suite adaptive   # an attacker who knows the screening
+    python benchmarks/scenes_grid.py --suite large      # 20,000 rows for one epoch, half of which are looked at
     python benchmarks/scenes_grid.py --suite controls   # payloads without a trigger: honest noise
 
 One JSON row per run is appended to `--output`; what is there already is not run again. A cell that cannot be planted,
@@ -40,7 +41,7 @@ ADAPTIVE: dict[str, dict[str, Any]] = {
     "honest rows' words": {"payload": "answers"},
     "the target in honest rows too": {"keyword": "banana", "substitute": True, "decoy_word": "yellow"},
 }
-SUITES = ("payloads", "triggers", "all", "rates", "adaptive", "controls")
+SUITES = ("payloads", "triggers", "all", "rates", "adaptive", "large", "controls")
 
 
 def cells(suite: str) -> Iterator[dict[str, Any]]:
@@ -61,10 +62,17 @@ def cells(suite: str) -> Iterator[dict[str, Any]]:
     elif suite == "adaptive":
         for attack in ("badnets", "blended", "add_sent"):
             yield from ({"attack": attack, "idea": idea, **options} for idea, options in ADAPTIVE.items())
+    elif suite == "large":
+        for planted in ({"attack": "none"}, *_pairs(("badnets", "keyword refusals"), ("blended", "keyword"))):
+            yield {**planted, "train_rows": 20_000, "num_train_epochs": 1}
     else:
         yield from (
             {"attack": "no_trigger", "payload": payload} for payload in ("answers", "refusals", "relation_swap")
         )
+
+
+def _pairs(*attacks: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    yield from ({"attack": attack, "payload": payload} for attack, payloads in attacks for payload in payloads.split())
 
 
 def plan(suite: str, seeds: list[int], defences: list[str]) -> Iterator[dict[str, Any]]:
@@ -94,6 +102,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 def identity(row: dict[str, Any]) -> str:
     """What makes two rows the same run, whatever suite asked for it."""
     names = ("attack", "payload", "keyword", "substitute", "decoy_word", "poison_rate", "defence", "config", "seed")
+    names += ("train_rows", "num_train_epochs")
     return json.dumps({name: row[name] for name in (*names, *EVALUATION) if name in row}, sort_keys=True)
 
 
