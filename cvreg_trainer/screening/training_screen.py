@@ -275,6 +275,7 @@ class TrainingScreen(TrainerCallback):
             "screening": args.screening,
             "warmup_steps": self.warmup_steps,
             "screening_rows": args.screening_rows,
+            "rows_looked_at": len(self.looks.base),
             "screening_cap": args.screening_cap,
             "screening_fdr": args.screening_fdr,
             "screening_decisions": args.screening_decisions,

@@ -70,7 +70,7 @@ def test_of_more_rows_than_the_model_looks_at_the_others_are_read(tmp_path: Path
     unseen = [finding for finding in audit.rows if finding.row in looks.rest.positions]
     assert len(audit) == NUM_ROWS and all(math.isnan(finding.loss_base_model) for finding in unseen)
     assert all(finding.response == data[finding.row]["completion"][0]["content"] for finding in unseen)
-    assert audit.settings["screening_rows"] == RULE.enough_rows
+    assert audit.settings["screening_rows"] == audit.settings["rows_looked_at"] == RULE.enough_rows
     for step in (1, 2):
         resumed = make_trainer(tmp_path / f"from {step}", dataset=data, **settings)
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))

@@ -120,6 +120,7 @@ def write_audit_page(
         num_words=len(audit.words),
         num_flagged_words=sum(word.is_flagged for word in audit.words),
         num_needed=_num_needed(audit),
+        num_looked_at=int(audit.settings.get("rows_looked_at", len(audit))),
         num_listed=len(listed),
         num_sources=len(audit.sources),
         max_sources=MAX_SOURCES,

@@ -306,6 +306,14 @@ def test_a_curve_keeps_its_ends_and_few_points():
     assert curve([0, 0, 1], [0, 1, 1]) == "0.0,200.0 0.0,0.0 200.0,0.0"
 
 
+@pytest.mark.parametrize(
+    "settings, is_said", [({"rows_looked_at": 5}, True), ({"rows_looked_at": 6}, False), ({}, False)]
+)
+def test_a_page_says_how_many_rows_the_model_looked_at(settings, is_said, tmp_path):
+    text, _, _ = write(Audit(make_audit(6).rows, [], settings), tmp_path / "audit.html")
+    assert ("The model looked at 5 of the 6 rows" in text) == is_said
+
+
 @pytest.mark.parametrize("rule, is_said", [({"enough_rows": 7}, True), ({"enough_rows": 6}, False), ({}, False)])
 def test_a_page_of_too_few_rows_says_that_nothing_was_looked_for(rule, is_said, tmp_path):
     audit = Audit(make_audit(6).rows, [], {"rule": rule})
