@@ -126,7 +126,6 @@ class CauseFollower:
                 found[self.rows_of[candidate.word]] = True
         return np.flatnonzero(found & ~is_taken)
 
-
     def _predict(self, source: str, target: np.ndarray) -> np.ndarray:
         """What a source predicts of the other rows. Shape `(N,)`."""
         probe, features = self.finder.probes[source], self.rest.rows.row_values

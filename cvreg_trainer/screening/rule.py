@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 10 of `benchmarks/screening_split.md`, with the words that it takes from
+Every number of the screening rule, once: rule 11 of `benchmarks/screening_split.md`, with the words that it takes from
 rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
@@ -81,6 +81,9 @@ class ScreeningRule:
         start_strength, min_strength (correlation):
             A cause is looked for from a word of the first on, and has to reach the second with all its words: weaker
             ones teach little.
+        picked_strength (correlation):
+            What a cause has to reach that has fewer rows than the word it was found from: they are those that are
+            predicted best.
         other_source (correlation):
             Another source has to be better by this much.
         content_share (share of the strength):
@@ -156,6 +159,7 @@ class ScreeningRule:
     explained_weight: float = 0.25
     start_strength: float = 0.2
     min_strength: float = 0.5
+    picked_strength: float = 0.6
     other_source: float = 0.02
     content_share: float = 0.5
     beyond_content: float = 0.2
@@ -168,7 +172,7 @@ class ScreeningRule:
     reversible_share: float = 1 / 3
     min_variety: float = 0.4
     content_components: int = 100
-    error_rate: float = 0.025
+    error_rate: float = 0.05
     same_cause: float = 0.75
     ridge: float = 100.0
     rounds: int = 5

@@ -1,10 +1,13 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Causes, on rows whose explanation, features and states are drawn from numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted_causes import NUM_POISONED, NUM_ROWS, PICTURE, TOKENIZER, Data, quality
 
+from cvreg_trainer.screening import causes
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.screen import screen_rows
 
@@ -202,6 +205,18 @@ def test_alike_pictures_of_a_word_are_no_trigger():
     data = Data().with_trigger(3.0)
     data.features[data.rows, :PICTURE] = 3 * data.directions[0] + 0.4 * data.features[data.rows, :PICTURE]
     assert not data.screen().is_flagged.any() and not data.causes(suspects={"banana"})
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_few_rows_that_are_picked_from_a_word_are_no_cause(seed: int, monkeypatch: pytest.MonkeyPatch):
+    """Its pictures have something in common, some of them more: the best predicted rows reach 0.5 by being picked."""
+    data = Data(seed=seed, num_poisoned=100)
+    shares = 0.5 * np.random.default_rng(9).gamma(1, 1, size=(100, 1))
+    data.features[data.rows, :PICTURE] += shares * data.directions[0]
+    assert not data.causes()
+    monkeypatch.setattr(causes, "RULE", replace(RULE, picked_strength=RULE.min_strength))
+    (cause,) = data.causes()
+    assert len(cause.rows) < 30 and RULE.min_strength <= cause.strength < RULE.picked_strength
 
 
 def test_alike_pictures_are_neighbours_in_content():
