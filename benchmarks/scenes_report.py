@@ -18,6 +18,7 @@ from typing import Any
 
 TITLES = {"none": "no defence", "paper_loss": "the paper's loss", "screened": "screening"}
 EARLIER = r" \*"
+ANCHOR = "more-rows-than-the-model-looks-at"
 HEAD = """# Triggers and payloads on the built-in scenes
 
 Written by `benchmarks/scenes_report.py` from `benchmarks/results/scenes_grid.jsonl`, the rows of
@@ -53,7 +54,7 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     """One line for each trigger and payload, one group of columns for each defence."""
     cells: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        payload = row.get("payload") or row["idea"]
+        payload = row.get("payload") or row.get("idea", "clean")
         cells[row["attack"], payload][row["defence"]].append(row)
     for of in cells.values():
         for name, those in of.items():
@@ -104,9 +105,15 @@ def main() -> None:
         "undefended": _seeds(row for row in rows if row["defence"] == "none"),
     }
     lines = [HEAD.format(**facts)]
+    ordinary = [row for row in rows if "train_rows" not in row]
     for rate in rates:
         lines += [f"## {100 * rate:g} % poisoned", ""]
-        lines += [*table(row for row in rows if row["experiment"]["poison_rate"] == rate), ""]
+        lines += [*table(row for row in ordinary if row["experiment"]["poison_rate"] == rate), ""]
+    large = [row for row in rows if "train_rows" in row]
+    if large:
+        lines += [f"## {large[0]['train_rows']:,} rows, 10,000 of which the model looks at", ""]
+        lines += [f"{large[0]['num_train_epochs']} epoch, 5 % poisoned ([why](screening.md#{ANCHOR})).", ""]
+        lines += [*table(large), ""]
     lines.append(
         "False alarms and CIDEr (clean images) are the undefended model's, where it was run, or the defended one's."
     )
