@@ -4,6 +4,7 @@ What screening costs: a training with it against a plain one.
 
     python benchmarks/screening_cost.py --output benchmarks/results/screening_cost_cpu.json
     python benchmarks/screening_cost.py --model captioner --packages packages --pairs 1 --output ...
+    python benchmarks/screening_cost.py --model captioner --packages packages --rows 800 --looked-at 200 --output ...
 
 The built-in model for three epochs, full fine-tuning and LoRA; or with `--model` the captioner of pretrained parts
 (docs/real-parts.md), LoRA for one and for three epochs. Pairs of trainings, one after the other in processes of their
@@ -27,7 +28,6 @@ from cvreg_trainer.lab.experiment import Experiment
 
 
 BUILT_IN: dict[str, dict[str, Any]] = {"full": {}, "lora": {"lora_rank": 16, "learning_rate": 3e-3}}
-CAPTIONER = {f"lora, {epochs} epochs": {"num_train_epochs": epochs} for epochs in (1, 3)}
 
 
 def built_in(settings: dict[str, Any], config: dict[str, Any], seed: int) -> float:
@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--packages", type=Path, help="folder of the packages of the pictures, with --model")
     parser.add_argument("--rows", type=int, default=300, help="with --model")
+    parser.add_argument("--looked-at", type=int, help="screening_rows: what a part of the rows costs")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3], help="with --model")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {**made_by(), "seeds": list(range(options.pairs))}
@@ -85,16 +87,21 @@ def main() -> None:
         if not options.packages:
             parser.error("--model needs --packages, the folder that docs/real-parts.md has filled.")
         given = {"model": options.model, "packages": options.packages, "rows": options.rows}
-        measure, kinds = captioner, {kind: {**given, **settings} for kind, settings in CAPTIONER.items()}
+        measure = captioner
+        kinds = {f"lora, {epochs} epochs": {**given, "num_train_epochs": epochs} for epochs in options.epochs}
         result["rows"] = options.rows
         result["command"] = (
             "python benchmarks/screening_cost.py --model captioner --packages packages "
-            f"--rows {options.rows} --pairs {options.pairs}"
+            f"--rows {options.rows} --pairs {options.pairs} --epochs {' '.join(map(str, options.epochs))}"
+            + (f" --looked-at {options.looked_at}" if options.looked_at else "")
         )  # without the machine's own folders
+    screened_config: dict[str, Any] = {"screening": "drop"}
+    if options.looked_at:
+        screened_config["screening_rows"] = result["rows_looked_at"] = options.looked_at
     for kind, settings in kinds.items():
         plain, screened = [], []
         for seed in range(options.pairs):
-            for config, seconds in (({}, plain), ({"screening": "drop"}, screened)):
+            for config, seconds in (({}, plain), (screened_config, screened)):
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     seconds.append(pool.apply(measure, (settings, config, seed)))
         ratios = [after / before for before, after in zip(plain, screened, strict=True)]
