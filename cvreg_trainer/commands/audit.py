@@ -58,9 +58,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--lora_rank",
         type=int,
-        default=16,
         help="rank of adapters on the language model's linear layers (default: 16, which fits where the model does); "
-        "0 trains the model itself, but for its vision tower",
+        f"0 trains the model itself, but for its vision tower (default for {BUILT_IN})",
     )
     parser.add_argument(
         "--learning_rate",
@@ -74,6 +73,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--gradient_accumulation_steps", type=int, default=1, help="default: 1")
     parser.add_argument(
         "--screening_epochs", type=float, help="warm-up (default: a twelfth of the training, or 60 steps)"
+    )
+    parser.add_argument(
+        "--screening_rows",
+        type=int,
+        default=10_000,
+        help="rows that the model looks at; of more, the others are searched for what is found (default: 10000)",
     )
     parser.add_argument(
         "--on_bad_row",
@@ -94,6 +99,8 @@ def run(options: argparse.Namespace) -> None:
         from rich.console import Console
 
     console = Console()
+    if options.lora_rank is None:
+        options.lora_rank = 0 if options.model == BUILT_IN else 16
     _check_numbers(options)
     _check_output(options)
     with tempfile.TemporaryDirectory() as scratch, no_cache_files():
@@ -130,7 +137,14 @@ def _check_numbers(options: argparse.Namespace) -> None:
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the result depends on, as it is kept with the audit."""
     names = ("model", "processor", "data", "split", "image_root", "labels", "lora_rank", "num_train_epochs")
-    more = ("screening_epochs", "on_bad_row", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
+    more = (
+        "screening_epochs",
+        "screening_rows",
+        "on_bad_row",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "seed",
+    )
     return {**{name: getattr(options, name) for name in (*names, *more)}, "learning_rate": learning_rate(options)}
 
 

@@ -42,6 +42,7 @@ def training_arguments(options: argparse.Namespace, folder: str) -> Any:
         per_device_eval_batch_size=options.per_device_train_batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         screening_epochs=options.screening_epochs,
+        screening_rows=options.screening_rows,
         on_bad_row=options.on_bad_row,
         dataloader_num_workers=options.dataloader_num_workers,
         seed=options.seed,

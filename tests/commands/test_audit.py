@@ -26,11 +26,12 @@ FILES = {"audit.html", "audit.parquet", "kept_rows.json", "decisions.csv"}
 NUM_ROWS, NUM_POISONED = 96, 16
 # 20 steps, of which the warm-up is 7
 TRAINING = ("--num_train_epochs", "2.5", "--per_device_train_batch_size", "12")
+ADAPTERS = ("--lora_rank", "16")
 
 
 def command(data: Path, output_dir: Path, *more: object) -> list[str]:
     line = ["audit", "--model", "built-in", "--data", str(data), "--output_dir", str(output_dir)]
-    return [*line, *TRAINING, *map(str, more)]
+    return [*line, *TRAINING, *ADAPTERS, *map(str, more)]
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
@@ -137,7 +138,9 @@ def test_the_model_itself_can_be_trained(scenes: Path, tmp_path: Path, capsys: p
     rows = load_from_disk(scenes).remove_columns("is_poisoned")
     rows.save_to_disk(tmp_path / "rows")
     model = hashlib.sha256((BASE_MODEL_PATH / "model.safetensors").read_bytes()).hexdigest()
-    assert main(command(tmp_path / "rows", tmp_path / "out", "--lora_rank", 0)) == 0
+    # What the built-in model is audited with by default
+    line = [part for part in command(tmp_path / "rows", tmp_path / "out") if part not in ADAPTERS]
+    assert main(line) == 0
     output = capsys.readouterr()
     said = " ".join(output.out.split())
     # A bar for the pass before the warm-up, for the warm-up and for the two after it, and none for a whole training
