@@ -113,9 +113,9 @@ def changed(numbers: dict[str, float]) -> Iterator[None]:
             object.__setattr__(RULE, name, value)
 
 
-def screen_scenes(cell: dict[str, Any]) -> tuple[Any, np.ndarray]:
+def screen_scenes(cell: dict[str, Any], seed: int) -> tuple[Any, np.ndarray]:
     """A trainer that has screened drawn scenes, and which rows are poisoned."""
-    experiment = Experiment(seed=SEEDS["scenes"], config={"screening": "drop"}, test_rows=10, **cell)
+    experiment = Experiment(seed=seed, config={"screening": "drop"}, test_rows=10, **cell)
     rows = experiment.make_data()["train"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = experiment.make_trainer(rows, folder)
@@ -134,7 +134,9 @@ def screen_pictures(cell: dict[str, Any], options: argparse.Namespace) -> tuple[
 
 def make_looks(cell: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
     """Screen a cell's rows, and keep what the model saw, and the truth."""
-    trainer, marked = screen_scenes(cell) if options.suite == "scenes" else screen_pictures(cell, options)
+    trainer, marked = (
+        screen_scenes(cell, SEEDS["scenes"]) if options.suite == "scenes" else screen_pictures(cell, options)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     trainer._screen.save(folder)
     (folder / "marked.json").write_text(json.dumps(np.flatnonzero(marked).tolist()))
