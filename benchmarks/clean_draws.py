@@ -5,10 +5,10 @@ How often does the screening flag clean rows? The verdict on many draws of clean
     python benchmarks/clean_draws.py --suite scenes --seed 28
     python benchmarks/clean_draws.py --suite real --seed 8 --model captioner --packages packages
 
-A model is warmed up on a pool of clean rows and looks at all of them, once. The verdict is then made on draws of half of
-the pool, each with its own folds and random sets. The draws share a model and overlap in half of their rows, so they say
-how much the verdict depends on the rows, not on the training. One JSON row per pool is appended to `--output`; what is
-there already is not done again.
+A model is warmed up on a pool of clean rows and looks at all of them, once. The verdict is then made on draws of half
+of the pool, each with its own folds and random sets. The draws share a model and overlap in half of their rows, so
+they say how much the verdict depends on the rows, not on the training. One JSON row per pool is appended to
+`--output`; what is there already is not done again.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ def main() -> None:
             f"python benchmarks/clean_draws.py --suite {options.suite} --seed {options.seed} --draws {options.draws}"
         )
         row = {"suite": options.suite, "pool": pool, "seed": options.seed, "drawn": DRAWN[options.suite]}
-        row |= {"shares": shares, **made_by(), "command": command}  # without the machine's own folders
+        row |= {
+            "shares": shares,
+            **made_by(),
+            "command": f"{command} --draws {options.draws}",
+        }  # without the machine's own folders
         with options.output.open("a") as file:
             print(json.dumps(row), file=file)
 
