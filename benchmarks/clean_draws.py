@@ -79,15 +79,10 @@ def main() -> None:
         if (options.suite, json.dumps(pool), options.seed) in done:
             continue
         shares = shares_flagged(screened(pool, options), DRAWN[options.suite], options.draws)
-        command = (
-            f"python benchmarks/clean_draws.py --suite {options.suite} --seed {options.seed} --draws {options.draws}"
-        )
+        command = f"python benchmarks/clean_draws.py --suite {options.suite} --seed {options.seed}"
         row = {"suite": options.suite, "pool": pool, "seed": options.seed, "drawn": DRAWN[options.suite]}
-        row |= {
-            "shares": shares,
-            **made_by(),
-            "command": f"{command} --draws {options.draws}",
-        }  # without the machine's own folders
+        # Without the machine's own folders
+        row |= {"shares": shares, **made_by(), "command": f"{command} --draws {options.draws}"}
         with options.output.open("a") as file:
             print(json.dumps(row), file=file)
 
