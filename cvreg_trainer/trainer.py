@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import trl
@@ -54,7 +54,7 @@ from .head import (
     trl_head_serves,
 )
 from .incompatible import refuse_incompatible_options
-from .losses import discrepancy_loss, entropy_loss, patch_loss
+from .losses.objective import Counts, CrossViewObjective
 from .model_card import PAPER, defence_section, with_section
 from .models import flamingo  # noqa: F401  registers Flamingo with the Auto classes, for models given by path
 from .models.renamed_weights import load_renamed_weights
@@ -73,7 +73,6 @@ from .start_report import StartReportCallback, start_report
 logger = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped_rows.jsonl"
-TERMS = ("task_loss", "patch_loss", "discrepancy_loss", "entropy_loss")
 
 
 class CrossViewDefenseTrainer(SFTTrainer):
@@ -142,10 +141,6 @@ class CrossViewDefenseTrainer(SFTTrainer):
     _head_is_checked = False
     # Only for engines that shard the model
     _row_with_image: Any = None
-    # Denominators of the optimiser step under way, and the terms since the last log
-    _window_counts: _Counts | None = None
-    _term_sums: torch.Tensor | None = None
-    _num_windows = 0
     _tag_names = ["trl", "sft", "cross-view-defense"]
     _name = "CrossViewDefense"
     _paper = PAPER
@@ -247,6 +242,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
         # The loss is normalised over the whole accumulation window, whatever the model's class says
         self.loss_is_scaled_for_ga = True  # type: ignore[assignment]
         perturbation = PatchPerturbation(args.patch_area_min, args.patch_area_max, args.patch_operations)
+        weights = (args.lambda_patch, args.lambda_discrepancy, args.lambda_entropy)
+        self._objective = CrossViewObjective(weights, args.entropy_threshold, self._is_encoder_decoder)
         self._cross_view_collator = DataCollatorForCrossView(collate, perturbation, args.seed, self._image_token_ids)
 
     def _set_up_screening(self) -> None:
@@ -372,22 +369,11 @@ class CrossViewDefenseTrainer(SFTTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         if not self.uses_cross_view_loss:
             return super()._get_num_items_in_batch(batch_samples, device)
-        counts = self._count(batch_samples).to(device)
+        counts = self._objective.count(batch_samples).to(device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             # Tensor-parallel ranks are given the same rows
             counts = self.accelerator.gather(counts).view(-1, len(counts)).sum(0) / self.get_tp_size()
-        self._window_counts = _Counts(*counts)
-        self._num_windows += 1
-        return self._window_counts.tokens
-
-    def _count(self, batches: list[Mapping[str, torch.Tensor]]) -> torch.Tensor:
-        """The denominators of some micro-batches: valid tokens, those in rows with an image, rows with an image."""
-        counts = torch.zeros(3)
-        for batch in batches:
-            labels, has_image = batch["labels"], batch["has_image"]
-            tokens = (labels if self._is_encoder_decoder else labels[:, 1:]).ne(-100).sum(1)
-            counts += torch.stack([tokens.sum(), (tokens * has_image).sum(), has_image.sum()]).cpu()
-        return counts
+        return self._objective.begin_step(counts).tokens
 
     def compute_loss(
         self,
@@ -407,10 +393,11 @@ class CrossViewDefenseTrainer(SFTTrainer):
             if self._screen is not None and self.model.training and not torch.isfinite(loss):
                 raise non_finite_error(self, given, {"loss": loss}, self._log_probs_of_rows(given))
             return result
-        counts, is_step = self._window_counts, num_items_in_batch is not None
+        objective, is_step = self._objective, num_items_in_batch is not None
+        counts = objective.counts
         if not is_step or counts is None:
             # Called on its own, outside a training step: the batch is the global batch
-            counts = _Counts(*self._count([inputs]).to(inputs["labels"].device))
+            counts = Counts(*objective.count([inputs]).to(inputs["labels"].device))
         has_image = inputs.pop("has_image")
         both_views = _BothViews(self, model)
         task_loss = super().compute_loss(both_views, inputs, num_items_in_batch=counts.tokens)
@@ -418,28 +405,13 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
         # As SFTTrainer scales its loss: DDP averages the gradients of the ranks, whose counts are those of all
         ranks = self.accelerator.num_processes // self.get_tp_size() if self.args.average_tokens_across_devices else 1
-        has_image = has_image.to(output.similarity.device)
-        terms = [
-            patch_loss(output.feature_distance, has_image.to(output.feature_distance.device), counts.image_rows),
-            discrepancy_loss(output.similarity, output.label_mask, has_image, counts.image_tokens),
-            entropy_loss(output.entropy, output.label_mask, self.args.entropy_threshold, counts.tokens),
-        ]
-        terms = [ranks * term.to(task_loss.device) for term in terms]
-        scale = self.args.lambda_scale(self.state.global_step, self.state.max_steps)
-        weights = (self.args.lambda_patch, self.args.lambda_discrepancy, self.args.lambda_entropy)
-        loss = task_loss
-        for weight, term in zip(weights, terms, strict=True):
-            # A term without a weight is logged but takes no part: 0 times an infinity would
-            if weight > 0:
-                loss = loss + scale * weight * term
+        terms = [ranks * term.to(task_loss.device) for term in objective.terms(output, has_image, counts)]
+        loss = objective.total(task_loss, terms, self.args.lambda_scale(self.state.global_step, self.state.max_steps))
         if not torch.isfinite(loss):
-            # A term without a weight takes no part here either
-            parts = zip(TERMS, (task_loss, *terms), (1.0, *weights), strict=True)
             per_row = output.feature_distance + output.log_probs.sum(1)
-            raise non_finite_error(self, inputs, {name: value for name, value, weight in parts if weight}, per_row)
+            raise non_finite_error(self, inputs, objective.parts(task_loss, terms), per_row)
         if is_step:
-            sums = torch.stack([task_loss, *terms]).detach()
-            self._term_sums = sums if self._term_sums is None else self._term_sums + sums
+            objective.keep(task_loss, terms)
         return (loss, output) if return_outputs else loss
 
     def _log_probs_of_rows(self, inputs: dict[str, Any]) -> torch.Tensor | None:
@@ -450,13 +422,11 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return self.model(**inputs, single_view=True).log_probs.sum(1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self.model.training and self._term_sums is not None:
-            # As `loss`: the mean over ranks and over the optimiser steps since the last log
-            means = self.accelerator.gather(self._term_sums).view(-1, len(TERMS)).mean(0) / max(self._num_windows, 1)
-            logs.update(zip(TERMS, means.tolist(), strict=True))
-            if self.args.lambda_warmup_steps:
+        if self.uses_cross_view_loss and self.model.training:
+            means = self._objective.take_means(self.accelerator.gather)
+            logs.update(means)
+            if means and self.args.lambda_warmup_steps:
                 logs["lambda_scale"] = self.args.lambda_scale(self.state.global_step - 1, self.state.max_steps)
-            self._term_sums, self._num_windows = None, 0
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -537,14 +507,6 @@ def _skip_bad_rows(
 def _map_datasets(function: Callable[[Any], Any], given: Any) -> Any:
     """A function of each data set where several are given by name."""
     return {name: function(dataset) for name, dataset in given.items()} if isinstance(given, dict) else function(given)
-
-
-class _Counts(NamedTuple):
-    """Denominators of a global batch."""
-
-    tokens: torch.Tensor
-    image_tokens: torch.Tensor
-    image_rows: torch.Tensor
 
 
 class _BothViews:
