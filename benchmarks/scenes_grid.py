@@ -96,7 +96,8 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     captions = result.pop("captions")
     result["losses"] = result["losses"][-1:]
     examples = {view: texts[:3] for view, texts in captions.items()}
-    return {**row, **result, "num_poisoned": sum(data["train"]["is_poisoned"]), "examples": examples}
+    poisoned = data["train"]["is_poisoned"] if "is_poisoned" in data["train"].column_names else ()
+    return {**row, **result, "num_poisoned": sum(poisoned), "examples": examples}
 
 
 def identity(row: dict[str, Any]) -> str:

@@ -163,9 +163,10 @@ class CauseFinder:
         if is_whole:
             # They have started whether content predicts them or not
             limit = min(limit, RULE.suspect_content_share * strength)
-        is_picked = not is_whole and is_caused.sum() < len(members[first])
+        if strength < RULE.weak_strength:
+            limit = min(limit, RULE.weak_content_share * strength)
         if (
-            strength < (RULE.picked_strength if is_picked else RULE.min_strength)
+            strength < RULE.min_strength
             or content >= limit
             or not _is_beyond(*predictions, is_caused, limit / strength)
         ):

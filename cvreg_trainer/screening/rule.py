@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 11 of `benchmarks/screening_split.md`, with the words that it takes from
+Every number of the screening rule, once: rule 12 of `benchmarks/screening_split.md`, with the words that it takes from
 rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
@@ -81,13 +81,12 @@ class ScreeningRule:
         start_strength, min_strength (correlation):
             A cause is looked for from a word of the first on, and has to reach the second with all its words: weaker
             ones teach little.
-        picked_strength (correlation):
-            What a cause has to reach that has fewer rows than the word it was found from: they are those that are
-            predicted best.
         other_source (correlation):
             Another source has to be better by this much.
+        weak_strength (correlation), weak_content_share (share of the strength):
+            Of a cause below the first, what content predicts as well as the second is content.
         content_share (share of the strength):
-            What content predicts as well as this is content, ...
+            Of a stronger one, what content predicts as well as this is, ...
         beyond_content (share of the variance), enough_for_content (rows):
             ... unless low-level features explain so much more of the variance, of a set that is large enough for
             content to be learnt.
@@ -159,8 +158,9 @@ class ScreeningRule:
     explained_weight: float = 0.25
     start_strength: float = 0.2
     min_strength: float = 0.5
-    picked_strength: float = 0.6
     other_source: float = 0.02
+    weak_strength: float = 0.6
+    weak_content_share: float = 0.25
     content_share: float = 0.5
     beyond_content: float = 0.2
     enough_for_content: int = 10

@@ -207,16 +207,23 @@ def test_alike_pictures_of_a_word_are_no_trigger():
     assert not data.screen().is_flagged.any() and not data.causes(suspects={"banana"})
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_few_rows_that_are_picked_from_a_word_are_no_cause(seed: int, monkeypatch: pytest.MonkeyPatch):
-    """Its pictures have something in common, some of them more: the best predicted rows reach 0.5 by being picked."""
-    data = Data(seed=seed, num_poisoned=100)
-    shares = 0.5 * np.random.default_rng(9).gamma(1, 1, size=(100, 1))
+def weakly_caused(seed: int, strength: float, content: float) -> Data:
+    """Pictures of a word that have something in common, each to its own degree."""
+    data = Data(seed=seed, num_poisoned=60)
+    shares = strength * np.random.default_rng(9).gamma(1, 1, size=(60, 1))
     data.features[data.rows, :PICTURE] += shares * data.directions[0]
-    assert not data.causes()
-    monkeypatch.setattr(causes, "RULE", replace(RULE, picked_strength=RULE.min_strength))
-    (cause,) = data.causes()
-    assert len(cause.rows) < 30 and RULE.min_strength <= cause.strength < RULE.picked_strength
+    data.states[data.rows] += content * np.random.default_rng(1).normal(size=32)
+    return data
+
+
+def test_a_weak_cause_needs_an_absence_of_content(monkeypatch: pytest.MonkeyPatch):
+    (cause,) = weakly_caused(seed=1, strength=0.5, content=0.0).causes()
+    assert RULE.min_strength <= cause.strength < RULE.weak_strength and cause.content < 0.05
+    seen = weakly_caused(seed=2, strength=1.0, content=0.2)
+    assert not seen.causes()
+    monkeypatch.setattr(causes, "RULE", replace(RULE, weak_content_share=RULE.content_share))
+    (cause,) = seen.causes()
+    assert RULE.min_strength <= cause.strength < RULE.weak_strength and cause.content >= 0.1
 
 
 def test_alike_pictures_are_neighbours_in_content():
