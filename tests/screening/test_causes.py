@@ -223,7 +223,7 @@ def test_a_weak_cause_needs_an_absence_of_content(monkeypatch: pytest.MonkeyPatc
     assert not seen.causes()
     monkeypatch.setattr(causes, "RULE", replace(RULE, weak_content_share=RULE.content_share))
     (cause,) = seen.causes()
-    assert RULE.min_strength <= cause.strength < RULE.weak_strength and cause.content >= 0.1
+    assert RULE.min_strength <= cause.strength < RULE.weak_strength and cause.content > 0.08
 
 
 def test_alike_pictures_are_neighbours_in_content():
