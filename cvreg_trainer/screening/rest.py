@@ -101,30 +101,36 @@ class CauseFollower:
         """Which of the other rows have a cause; rows of causes before it, in either part, have them already."""
         is_caused = np.zeros(self.finder.num_rows, dtype=bool)
         is_caused[cause.rows] = True
-        probe, target = self.finder.probes[cause.source], centred(is_caused)
-        looked_at = probe.predict(target)[:, 0]
-        others = self._predict(cause.source, target)
+        target = centred(is_caused)
+        looked_at = self.finder.probes[cause.source].predict(target)[:, 0]
+        rest = self._predict(cause.source, target)
         candidates = [candidate for candidate in self.finder.candidates if candidate.word in cause.words]
         if cause.is_whole:
-            null, weights = mirrored(looked_at[~was_flagged]), np.ones(len(others))
-            found = beyond(others, ~is_taken, null, weights)
-            halves = next(one.all_rows for one in self.finder.candidates if one.word == WHOLE_RESPONSES)
-            is_unexplained = np.isin(np.arange(len(looked_at)), halves)
-            again = beyond(looked_at, ~was_flagged, null, np.ones(len(looked_at)))
-            again = mostly_unexplained(again, looked_at, is_unexplained)
-            found &= others >= min(looked_at[again], default=np.inf)
+            found = self._beyond_half(looked_at, rest, was_flagged, is_taken)
         else:
-            could_be, num_words = is_caused | was_flagged, np.zeros(len(others))
+            has_word, num_words = is_caused | was_flagged, np.zeros(len(rest))
             for candidate in candidates:
-                could_be[candidate.all_rows] = True
+                has_word[candidate.all_rows] = True
             for word in cause.words:
                 num_words[self.rows_of[word]] += 1
-            found = beyond(others, (num_words > 0) & ~is_taken, looked_at[~could_be], num_words)
+            found = beyond(rest, (num_words > 0) & ~is_taken, looked_at[~has_word], num_words)
         for candidate in candidates:
-            is_its_own = 2 * len(candidate.all_rows) >= is_caused.sum() and candidate.word in self.rows_of
-            if is_its_own and (is_caused | was_flagged)[candidate.all_rows].all():
+            is_own = 2 * len(candidate.all_rows) >= is_caused.sum() and candidate.word in self.rows_of
+            if is_own and (is_caused | was_flagged)[candidate.all_rows].all():
                 found[self.rows_of[candidate.word]] = True
         return np.flatnonzero(found & ~is_taken)
+
+    def _beyond_half(
+        self, looked_at: np.ndarray, rest: np.ndarray, was_flagged: np.ndarray, is_taken: np.ndarray
+    ) -> np.ndarray:
+        """Of a cause of whole responses: the rows as far out as those among which most are unexplained."""
+        null = mirrored(looked_at[~was_flagged])
+        half = next(one.all_rows for one in self.finder.candidates if one.word == WHOLE_RESPONSES)
+        is_unexplained = np.isin(np.arange(len(looked_at)), half)
+        among = beyond(looked_at, ~was_flagged, null, np.ones(len(looked_at)))
+        among = mostly_unexplained(among, looked_at, is_unexplained)
+        found = beyond(rest, ~is_taken, null, np.ones(len(rest)))
+        return found & (rest >= min(looked_at[among], default=np.inf))
 
     def _predict(self, source: str, target: np.ndarray) -> np.ndarray:
         """What a source predicts of the other rows. Shape `(N,)`."""
