@@ -108,10 +108,7 @@ class CauseFinder:
                     self._rank(members, evidence)
                     self.first_evidence = evidence
             is_strong = is_open & self.is_lettered & (evidence.strength >= RULE.start_strength)
-            promising = np.flatnonzero(evidence.is_candidate & is_strong)
-            if not len(promising):
-                # What is left of the suspects, once all rows with their cause have been found by other words
-                promising = np.flatnonzero(evidence.is_suspect & is_strong)
+            promising = np.flatnonzero((evidence.is_candidate | evidence.is_suspect) & is_strong)
             if not len(promising):
                 break
             first = int(promising[np.argmax(evidence.strength[promising])])
@@ -163,13 +160,14 @@ class CauseFinder:
         if is_whole:
             # They have started whether content predicts them or not
             limit = min(limit, RULE.suspect_content_share * strength)
-        if strength < RULE.weak_strength:
+        is_weak, is_small = strength < RULE.weak_strength, is_caused.sum() < RULE.enough_for_content
+        if is_weak:
             limit = min(limit, RULE.weak_content_share * strength)
-        if (
-            strength < RULE.min_strength
-            or content >= limit
-            or not _is_beyond(*predictions, is_caused, limit / strength)
-        ):
+        if strength < RULE.min_strength or content >= limit:
+            return None
+        # Where the estimate can be relied on, it is enough that features say more than content for certain
+        least = limit / strength if is_whole or is_weak or is_small else 1.0
+        if not _is_beyond(*predictions, is_caused, least):
             return None
         if self._look_alike(is_caused, name) or self._is_reverse(is_caused):
             return None

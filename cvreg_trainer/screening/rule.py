@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 12 of `benchmarks/screening_split.md`, with the words that it takes from
+Every number of the screening rule, once: rule 13 of `benchmarks/screening_split.md`, with the words that it takes from
 rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.

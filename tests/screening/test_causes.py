@@ -226,6 +226,17 @@ def test_a_weak_cause_needs_an_absence_of_content(monkeypatch: pytest.MonkeyPatc
     assert RULE.min_strength <= cause.strength < RULE.weak_strength and cause.content > 0.08
 
 
+def test_it_is_enough_that_features_say_more_than_content_for_certain(monkeypatch: pytest.MonkeyPatch):
+    """All rows show one kind of thing, so that content predicts them well: below the limit, though not for certain."""
+    data = Data(seed=2).with_trigger()
+    data.states[data.rows] += 0.8 * np.random.default_rng(1).normal(size=32)
+    (cause,) = data.causes()
+    assert cause.rows.tolist() == np.flatnonzero(data.rows).tolist() and 0.7 < cause.content < cause.strength - 0.2
+    # Few rows are tested against the limit
+    monkeypatch.setattr(causes, "RULE", replace(RULE, enough_for_content=NUM_ROWS))
+    assert not data.causes()
+
+
 def test_alike_pictures_are_neighbours_in_content():
     data = Data().with_trigger()
     data.states[data.rows] = np.random.default_rng(1).normal(size=32) + 0.3 * data.states[data.rows]
