@@ -159,7 +159,7 @@ class CauseFinder:
         limit = float(content_limit(strength, is_caused.sum()))
         if is_whole:
             # They have started whether content predicts them or not
-            limit = min(limit, RULE.suspect_content_share * strength)
+            limit = float(np.sqrt(max(0.0, strength**2 - RULE.whole_beyond_content)))
         is_weak, is_small = strength < RULE.weak_strength, is_caused.sum() < RULE.enough_for_content
         if is_weak:
             limit = min(limit, RULE.weak_content_share * strength)

@@ -58,7 +58,8 @@ class Looks:
         """
         most, looked_at = trainer.args.screening_rows, None
         if has_length(rows) and len(rows) > most:
-            rng = np.random.Generator(np.random.PCG64(trainer.args.seed))
+            # Not the seed alone, which may have chosen the poisoned rows of an experiment too
+            rng = np.random.Generator(np.random.PCG64([trainer.args.seed, len(rows), most]))
             looked_at = np.sort(rng.choice(len(rows), most, replace=False))
         base = score_rows(trainer, rows, with_views=False, reads_rows=reads_rows, keeps="features", places=looked_at)
         if looked_at is None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import xlogy
 
 from .cross_fit import benjamini_hochberg
 from .rule import RULE
@@ -43,14 +44,19 @@ def mirrored(values: np.ndarray) -> np.ndarray:
 
 
 def mostly_unexplained(found: np.ndarray, values: np.ndarray, is_unexplained: np.ndarray) -> np.ndarray:
-    """Of the rows that were found those with the largest values, down to where too many of them are explained: honest
-    rows are as often explained as not. All arguments and the result are of shape `(R,)`."""
+    """Of the rows that were found those with the largest values, down to where honest ones begin, which are as often
+    explained as not: the likeliest place for the share to change to a half (Hinkley 1970). None if too many of these
+    are explained. All arguments and the result are of shape `(R,)`."""
     rows = np.flatnonzero(found)
     rows = rows[np.argsort(-values[rows], kind="stable")]
-    shares = np.cumsum(is_unexplained[rows]) / np.arange(1, len(rows) + 1)
-    enough = np.flatnonzero(shares >= RULE.mostly_unexplained)
+    numbers = np.arange(1, len(rows) + 1)
+    shares = np.cumsum(is_unexplained[rows]) / numbers
+    # Of the first rows with a share of their own, and the others with a half, against a half of all
+    log_ratios = numbers * (np.log(2) + xlogy(shares, shares) + xlogy(1 - shares, 1 - shares))
+    log_ratios[shares < RULE.mostly_unexplained] = 0
     result = np.zeros(len(found), dtype=bool)
-    result[rows[: enough[-1] + 1 if len(enough) else 0]] = True
+    if log_ratios.any():
+        result[rows[: np.argmax(log_ratios) + 1]] = True
     return result
 
 

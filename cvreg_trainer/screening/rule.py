@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 13 of `benchmarks/screening_split.md`, with the words that it takes from
+Every number of the screening rule, once: rule 14 of `benchmarks/screening_split.md`, with the words that it takes from
 rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
@@ -71,7 +71,7 @@ class ScreeningRule:
         least_explained (share of the rows):
             Those whose responses are explained least as a whole are a set; so are a half, a quarter and an eighth.
         mostly_unexplained (share of the rows):
-            So many rows of a cause that was found from such a set are in the less explained half.
+            So many rows of a cause that was found from such a set are in the less explained half, at least.
         false_rows (share of a cause's rows):
             Largest expected share of rows that do not have it.
         most_of_word (share of a word's rows):
@@ -90,6 +90,8 @@ class ScreeningRule:
         beyond_content (share of the variance), enough_for_content (rows):
             ... unless low-level features explain so much more of the variance, of a set that is large enough for
             content to be learnt.
+        whole_beyond_content (share of the variance):
+            The same for causes of whole responses, which start whether content predicts them or not.
         most_rivals (share of the words in a word's places):
             If more of them have a cause of their own beyond content, the model does not see what they differ by.
         rival_cause (area under the ROC curve):
@@ -163,6 +165,7 @@ class ScreeningRule:
     weak_content_share: float = 0.25
     content_share: float = 0.5
     beyond_content: float = 0.2
+    whole_beyond_content: float = 0.5
     enough_for_content: int = 10
     most_rivals: float = 1 / 3
     rival_cause: float = 0.9

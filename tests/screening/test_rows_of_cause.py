@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, mannwhitneyu
+from scipy.stats import binom, false_discovery_control, mannwhitneyu
 
 from cvreg_trainer.screening.rows_of_cause import beyond, mirrored, mostly_unexplained, separation
 from cvreg_trainer.screening.rule import RULE
@@ -37,14 +37,30 @@ def test_the_mirrored_null_does_not_see_the_upper_half():
     assert np.array_equal(mirrored(np.where(values > np.median(values), values + 100, values)), null)
 
 
-def test_rows_are_taken_down_to_where_too_many_are_explained():
-    values, is_unexplained = -np.arange(100.0), np.arange(100) % 10 < 5
-    is_unexplained[:40] = True
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_rows_are_taken_down_to_where_honest_ones_begin(share: float):
+    """Against the likelihoods of all places for the change, written out."""
+    rng = np.random.default_rng(0)
+    values, is_unexplained = (
+        -np.arange(100.0),
+        np.where(np.arange(100) < 40, rng.random(100) < share, np.arange(100) % 2),
+    )
+    is_unexplained = is_unexplained.astype(bool)
     found = mostly_unexplained(values > -80, values, is_unexplained)
-    shares = np.cumsum(is_unexplained[:80]) / np.arange(1, 81)
-    last = np.flatnonzero(shares >= RULE.mostly_unexplained).max()
-    assert np.flatnonzero(found).tolist() == list(range(last + 1)) and 40 < last < 79
-    assert not mostly_unexplained(found, values, ~(values > -80)).any()
+    assert np.array_equal(np.flatnonzero(found), np.arange(found.sum())) and 36 <= found.sum() <= 44
+    best, likeliest = 0, -np.inf
+    for number in range(1, 81):
+        of_first = binom(1, is_unexplained[:number].mean()).pmf(is_unexplained[:number]).prod()
+        log_likelihood = np.log(of_first) + (80 - number) * np.log(0.5)
+        if is_unexplained[:number].mean() >= RULE.mostly_unexplained and log_likelihood > likeliest:
+            best, likeliest = number, log_likelihood
+    assert found.sum() == best
+
+
+def test_no_rows_are_taken_if_too_many_of_the_first_are_explained():
+    values, is_unexplained = -np.arange(100.0), np.arange(100) % 4 > 0
+    assert not mostly_unexplained(values > -80, values, is_unexplained).any()
+    assert not mostly_unexplained(np.zeros(100, dtype=bool), values, is_unexplained).any()
 
 
 def test_the_separation_is_the_statistic_of_mann_and_whitney():
