@@ -20,7 +20,8 @@ from transformers import AutoProcessor
 
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, find_candidates
-from cvreg_trainer.screening.evidence import EvidenceFinder, content_limit
+from cvreg_trainer.screening.content import content_limit
+from cvreg_trainer.screening.evidence import EvidenceFinder
 from cvreg_trainer.screening.rivals import Rivals
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.words import find_words

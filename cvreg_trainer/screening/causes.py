@@ -21,11 +21,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata, t
+from scipy.stats import rankdata
 
 from .candidates import WHOLE_RESPONSES
+from .content import is_beyond_content
 from .cross_fit import CrossFit, centred, correlation
-from .evidence import Evidence, EvidenceFinder, content_limit
+from .evidence import Evidence, EvidenceFinder
 from .row_features import PICTURE_PARTS
 from .rows_of_cause import beyond, mirrored, mostly_unexplained, separation
 from .rule import RULE
@@ -156,18 +157,7 @@ class CauseFinder:
         target = centred(is_caused)
         predictions = self.probes[name].predict(target), self.content.predict(target)
         strength, content = (float(correlation(prediction, target)[0]) for prediction in predictions)
-        limit = float(content_limit(strength, is_caused.sum()))
-        if is_whole:
-            # They have started whether content predicts them or not
-            limit = float(np.sqrt(max(0.0, strength**2 - RULE.whole_beyond_content)))
-        is_weak, is_small = strength < RULE.weak_strength, is_caused.sum() < RULE.enough_for_content
-        if is_weak:
-            limit = min(limit, RULE.weak_content_share * strength)
-        if strength < RULE.min_strength or content >= limit:
-            return None
-        # Where the estimate can be relied on, it is enough that features say more than content for certain
-        least = limit / strength if is_whole or is_weak or is_small else 1.0
-        if not _is_beyond(*predictions, is_caused, least):
+        if strength < RULE.min_strength or not is_beyond_content(predictions, strength, content, is_caused, is_whole):
             return None
         if self._look_alike(is_caused, name) or self._is_reverse(is_caused):
             return None
@@ -287,17 +277,3 @@ def mark_causes(suspicion: np.ndarray, causes: Iterable[Cause]) -> None:
 
 def _variance(values: np.ndarray) -> float:
     return float(values.var(0, dtype=np.float32).sum())
-
-
-def _is_beyond(by_features: np.ndarray, by_content: np.ndarray, is_member: np.ndarray, share: float) -> bool:
-    """Whether content predicts the members less than a share of what features do, by a t test over the members: a
-    correlation is the mean of these numbers, up to a factor. Both predictions are of shape `(R, 1)`."""
-    excess = share * _standardised(by_features, is_member) - _standardised(by_content, is_member)
-    error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
-    return bool(t.sf(excess.mean() / error, len(excess) - 1) <= RULE.error_rate)
-
-
-def _standardised(prediction: np.ndarray, is_member: np.ndarray) -> np.ndarray:
-    """The members' part of a prediction `(R, 1)`, of unit variance over all rows. Shape `(M,)`."""
-    values = prediction[:, 0] - prediction.mean()
-    return values[is_member] / (values.std() + 1e-9)

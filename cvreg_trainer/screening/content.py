@@ -10,11 +10,15 @@ rows. A trigger that left a trace in the state makes no neighbours of pictures t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.stats import t
 
 from .cross_fit import MANY_ROWS, CrossFit, correlation, whiten
+from .rule import RULE
 
 
 NUM_NEIGHBOURS = 8
@@ -65,6 +69,52 @@ class Content:
             norms = np.sqrt((squares * sizes * (1 - sizes / number)).clip(0))
             parts.append(np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 1e-9))
         return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def content_limit(strength: Any, size: Any) -> Any:
+    """The correlation that content has to stay below, for sets of these strengths and sizes."""
+    beyond = np.sqrt(np.maximum(0, strength**2 - RULE.beyond_content))
+    return np.maximum(RULE.content_share * strength, np.where(size >= RULE.enough_for_content, beyond, 0))
+
+
+def is_beyond_content(
+    predictions: tuple[np.ndarray, np.ndarray], strength: float, content: float, is_member: np.ndarray, is_whole: bool
+) -> bool:
+    """
+    Whether low-level features say more of a cause's rows than content does: how much more is an estimate, and that
+    they do is tested.
+
+    Args:
+        predictions (`tuple[np.ndarray, np.ndarray]`, `(R, 1)` each):
+            By features, and by content.
+        strength, content (`float`):
+            Their correlations with the rows.
+        is_member (`np.ndarray` of shape `(R,)`, bool):
+            The rows.
+        is_whole (`bool`):
+            Whether they were found from whole responses, which start whether content predicts them or not.
+    """
+    is_weak, is_small = strength < RULE.weak_strength, is_member.sum() < RULE.enough_for_content
+    limit = float(content_limit(strength, is_member.sum()))
+    if is_whole:
+        limit = float(np.sqrt(max(0.0, strength**2 - RULE.whole_beyond_content)))
+    if is_weak:
+        limit = min(limit, RULE.weak_content_share * strength)
+    if content >= limit:
+        return False
+    # An estimate that cannot be relied on is tested against the limit
+    share = limit / strength if is_whole or is_weak or is_small else 1.0
+    # Over the members, as a correlation is the mean of these numbers, up to a factor
+    by_features, by_content = (_standardised(prediction, is_member) for prediction in predictions)
+    excess = share * by_features - by_content
+    error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
+    return bool(t.sf(excess.mean() / error, len(excess) - 1) <= RULE.error_rate)
+
+
+def _standardised(prediction: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """The members' part of a prediction `(R, 1)`, of unit variance over all rows. Shape `(M,)`."""
+    values = prediction[:, 0] - prediction.mean()
+    return values[is_member] / (values.std() + 1e-9)
 
 
 def without(states: np.ndarray, others: np.ndarray) -> np.ndarray:

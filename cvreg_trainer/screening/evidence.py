@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -15,7 +14,7 @@ from scipy.stats import norm
 
 from .added_words import are_added
 from .candidates import WHOLE_RESPONSES, Candidate
-from .content import Content
+from .content import Content, content_limit
 from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, centred, partial_correlation, sets_of
 from .rivals import Rivals
 from .rule import RULE
@@ -224,9 +223,3 @@ class EvidenceFinder:
         return (
             picture >= RULE.start_strength and content < RULE.suspect_content_share * picture and p_value <= self.fdr
         )
-
-
-def content_limit(strength: Any, size: Any) -> Any:
-    """The correlation that content has to stay below, for sets of these strengths and sizes."""
-    beyond = np.sqrt(np.maximum(0, strength**2 - RULE.beyond_content))
-    return np.maximum(RULE.content_share * strength, np.where(size >= RULE.enough_for_content, beyond, 0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from planted_causes import NUM_POISONED, NUM_ROWS, PICTURE, TOKENIZER, Data, quality
 
-from cvreg_trainer.screening import causes
+from cvreg_trainer.screening import content
 from cvreg_trainer.screening.rule import RULE
 from cvreg_trainer.screening.screen import screen_rows
 
@@ -221,7 +221,7 @@ def test_a_weak_cause_needs_an_absence_of_content(monkeypatch: pytest.MonkeyPatc
     assert RULE.min_strength <= cause.strength < RULE.weak_strength and cause.content < 0.05
     seen = weakly_caused(seed=2, strength=1.0, content=0.2)
     assert not seen.causes()
-    monkeypatch.setattr(causes, "RULE", replace(RULE, weak_content_share=RULE.content_share))
+    monkeypatch.setattr(content, "RULE", replace(RULE, weak_content_share=RULE.content_share))
     (cause,) = seen.causes()
     assert RULE.min_strength <= cause.strength < RULE.weak_strength and cause.content > 0.08
 
@@ -233,7 +233,7 @@ def test_it_is_enough_that_features_say_more_than_content_for_certain(monkeypatc
     (cause,) = data.causes()
     assert cause.rows.tolist() == np.flatnonzero(data.rows).tolist() and 0.7 < cause.content < cause.strength - 0.2
     # Few rows are tested against the limit
-    monkeypatch.setattr(causes, "RULE", replace(RULE, enough_for_content=NUM_ROWS))
+    monkeypatch.setattr(content, "RULE", replace(RULE, enough_for_content=NUM_ROWS))
     assert not data.causes()
 
 

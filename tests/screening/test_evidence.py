@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, Candidate
-from cvreg_trainer.screening.evidence import EvidenceFinder, content_limit
+from cvreg_trainer.screening.content import content_limit
+from cvreg_trainer.screening.evidence import EvidenceFinder
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS
 
 
