@@ -7,7 +7,7 @@ The field's triggers and payloads on the built-in scenes: no defence, the paper'
     python benchmarks/scenes_grid.py --suite all        # every trigger with every payload at 5 %
     python benchmarks/scenes_grid.py --suite rates      # 0.2, 1, 20 and 50 %, for three triggers and five payloads
     python benchmarks/scenes_grid.py --suite adaptive   # an attacker who knows the screening
-    python benchmarks/scenes_grid.py --suite large      # 20,000 rows for one epoch, half of which are looked at
+    python benchmarks/scenes_grid.py --suite large      # 20,000 rows for one epoch, 4,000 of which are looked at
     python benchmarks/scenes_grid.py --suite controls   # payloads without a trigger: honest noise
 
 One JSON row per run is appended to `--output`; what is there already is not run again. A cell that cannot be planted,

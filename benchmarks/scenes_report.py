@@ -111,7 +111,7 @@ def main() -> None:
         lines += [*table(row for row in ordinary if row["experiment"]["poison_rate"] == rate), ""]
     large = [row for row in rows if "train_rows" in row]
     if large:
-        lines += [f"## {large[0]['train_rows']:,} rows, 10,000 of which the model looks at", ""]
+        lines += [f"## {large[0]['train_rows']:,} rows, a part of which the model looks at", ""]
         lines += [f"{large[0]['num_train_epochs']} epoch, 5 % poisoned ([why](screening.md#{ANCHOR})).", ""]
         lines += [*table(large), ""]
     lines.append(

@@ -4,7 +4,7 @@ What the verdict of the screening costs at size: time, memory and checkpoint for
 
     python benchmarks/screening_size.py --output benchmarks/results/screening_size_cpu.json
 
-No model is run: the looks are drawn, at 10,000 rows or as many as there are; 100 response tokens a row, words as
+No model is run: the looks are drawn, at 4,000 rows or as many as there are; 100 response tokens a row, words as
 frequent as those of a language, and 1 % of the rows have a word of their own and a cause in the picture. What is
 measured is the verdict alone, which follows the passes over the data; each size in a process of its own, processor
 time of one thread.
@@ -144,7 +144,7 @@ def forget_peak() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
-    parser.add_argument("--rows", type=int, default=10_000, help="rows that are looked at (screening_rows)")
+    parser.add_argument("--rows", type=int, default=4_000, help="rows that are looked at (screening_rows)")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")

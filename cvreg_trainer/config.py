@@ -76,7 +76,7 @@ class CrossViewDefenseConfig(SFTConfig):
         screening_epochs (`float`, *optional*):
             Epochs that the warm-up takes; parts of an epoch are fine. Defaults to a twelfth of the
             training, or to 60 optimiser steps if that is more, up to half of it.
-        screening_rows (`int`, *optional*, defaults to `10_000`):
+        screening_rows (`int`, *optional*, defaults to `4_000`):
             Rows that the model looks at. Of more, so many are drawn by chance, and what is found among them is looked
             for in the others by their words and low-level features. Of a stream all are looked at.
         screening_cap (`float`, *optional*, defaults to `0.3`):
@@ -164,7 +164,7 @@ class CrossViewDefenseConfig(SFTConfig):
         },
     )
     screening_rows: int = field(
-        default=10_000,
+        default=4_000,
         metadata={
             "help": "Rows that the model looks at. Of more, so many are drawn by chance, and what is found among them "
             "is looked for in the others by their words and low-level features. Of a stream all are looked at."

@@ -77,8 +77,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--screening_rows",
         type=int,
-        default=10_000,
-        help="rows that the model looks at; of more, the others are searched for what is found (default: 10000)",
+        default=4_000,
+        help="rows that the model looks at; of more, the others are searched for what is found (default: 4000)",
     )
     parser.add_argument(
         "--on_bad_row",
