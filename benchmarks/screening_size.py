@@ -60,7 +60,7 @@ def make_rows(num_tokens: int) -> tuple[Any, Any]:
         part = features[start : start + 10_000]
         part[:] = rng.normal(size=part.shape).astype(np.float32)
         part[:, sum(PICTURE_PARTS) :] = part[:, sum(PICTURE_PARTS) :] > 1.5
-    features[is_marked, :8] += 3
+    features[is_marked, :8] += 8
     offsets = np.arange(num_rows + 1) * TOKENS_PER_ROW
     nothing = np.zeros(0, dtype=np.float32)
     rows = TokenStatistics(
