@@ -58,9 +58,7 @@ class Looks:
         """
         most, looked_at = trainer.args.screening_rows, None
         if has_length(rows) and len(rows) > most:
-            # Not the seed alone, which may have chosen the poisoned rows of an experiment too
-            rng = np.random.Generator(np.random.PCG64([trainer.args.seed, len(rows), most]))
-            looked_at = np.sort(rng.choice(len(rows), most, replace=False))
+            looked_at = _draw(len(rows), most, trainer.args.seed)
         base = score_rows(trainer, rows, with_views=False, reads_rows=reads_rows, keeps="features", places=looked_at)
         if looked_at is None:
             return cls(base)
@@ -121,6 +119,25 @@ class Looks:
             before, after = self.rest.merge(before, unknown), self.rest.merge(after, unknown)
         return before, after
 
+    def parted(self, most: int, seed: int) -> Looks:
+        """
+        The same, as if no more than `most` rows had been looked at: of a stream all have been, and honest words have
+        causes too in so many.
+
+        Args:
+            most (`int`):
+                Largest number of rows that a verdict is made of.
+            seed (`int`):
+                Draws them.
+        """
+        number = len(self.base)
+        if self.rest is not None or number <= most:
+            return self
+        chosen = _draw(number, most, seed)
+        base, warm, other = (look.take(chosen) for look in self.all_three)
+        others = self.base.take(np.setdiff1d(np.arange(number), chosen, assume_unique=True))
+        return Looks(base, warm, other, RestOfRows(chosen, others))
+
     def shared(self) -> Looks:
         """The same, whose rows and tokens are held once."""
         base, warm, other = self.all_three
@@ -154,3 +171,10 @@ class Looks:
         again = base if self.is_done else None
         rest = self.rest and RestOfRows(self.rest.looked_at, TokenStatistics.of_rows(self.rest.rows.row_ids))
         return Looks(base, again, again, rest)
+
+
+def _draw(number: int, most: int, seed: int) -> np.ndarray:
+    """Positions of so many of some rows, ascending. Shape `(most,)`, int64."""
+    # Not by the seed alone, which may have chosen the poisoned rows of an experiment too
+    rng = np.random.Generator(np.random.PCG64([seed, number, most]))
+    return np.sort(rng.choice(number, most, replace=False))

@@ -220,7 +220,8 @@ class TrainingScreen(TrainerCallback):
         self.looks, args = self.looks.shared(), self.trainer.args
         allowed = () if self.decisions is None else self.decisions.allowed_words
         cap, fdr = args.screening_cap, args.screening_fdr
-        screen = screen_rows(*self.looks.all_three, self.tokenizer, args.seed, cap, fdr, allowed, self.looks.rest)
+        looks = self.looks.parted(args.screening_rows, args.seed)
+        screen = screen_rows(*looks.all_three, self.tokenizer, args.seed, cap, fdr, allowed, looks.rest)
         if self.decisions is not None:
             decisions, tokens = self.decisions.of_rows(self.trainer.skipped_rows), self.looks.tokens
             decisions.check([response_of(pieces) for pieces in pieces_of_rows(tokens, self.tokenizer)])

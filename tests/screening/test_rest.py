@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from planted_causes import NUM_ROWS, PICTURE, TOKENIZER, Data
 
+from cvreg_trainer.screening.looks import Looks
 from cvreg_trainer.screening.rest import RestOfRows, rows_with_words
 from cvreg_trainer.screening.screen import Screen, screen_rows
 from cvreg_trainer.screening.token_statistics import TokenStatistics
@@ -80,6 +81,20 @@ def test_kept_groups_are_rows_that_were_looked_at():
     found = screen(Data())
     (noise,) = [group for group in found.kept["noise"] if "banana" in group.words]
     assert np.array_equal(noise.rows, np.intersect1d(np.flatnonzero(Data().rows), LOOKED_AT))
+
+
+def test_of_more_rows_that_were_looked_at_a_verdict_is_made_of_a_part():
+    """As of a stream, all of whose rows are looked at."""
+    data = Data().with_trigger()
+    own, other = data.looks()
+    looks = Looks(data.base(own), own, other)
+    assert looks.parted(NUM_ROWS, 0) is looks
+    parted = looks.parted(250, 0)
+    assert [len(look) for look in parted.all_three] == [250] * 3 and len(parted.rest.rows) == NUM_ROWS - 250
+    assert np.array_equal(parted.row_ids, own.row_ids)
+    found = screen_rows(*parted.all_three, TOKENIZER, 0, 0.3, 0.01, rest=parted.rest)
+    assert np.array_equal(found.is_flagged, data.rows)
+    assert not np.array_equal(looks.parted(250, 1).rest.looked_at, parted.rest.looked_at)
 
 
 def test_values_come_back_in_the_order_of_the_rows():

@@ -141,12 +141,15 @@ def test_neither_batches_nor_workers_change_the_cut(
 def test_a_stream_with_enough_rows_is_looked_at_as_well(
     tmp_path: Path, data: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = make_trainer(tmp_path, dataset=data.to_iterable_dataset(), **{**SHORT, "max_steps": 26})
+    settings = {**SHORT, "max_steps": 26, "screening_rows": RULE.enough_rows}
+    trainer = make_trainer(tmp_path, dataset=data.to_iterable_dataset(), **settings)
     trainer.args.screening_epochs = None
     trainer.train()
     base, other = trainer._screen.looks.base, trainer._screen.looks.other
     assert len(base) == NUM_ROWS and np.array_equal(base.row_ids, other.row_ids)
     assert other.row_values.all() and "Screening needs" not in caplog.text
+    # All are looked at, whatever `screening_rows` is, and judged
+    assert len(trainer.audit()) == NUM_ROWS == len(trainer._screen.screen.is_flagged)
 
 
 def test_too_few_rows_are_a_warning_and_a_notice_on_the_page(
