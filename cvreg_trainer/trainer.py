@@ -11,11 +11,10 @@ Notable:
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,11 @@ from .collators.cross_view import DataCollatorForCrossView
 from .collators.seeded_views import has_image, holds_pixels
 from .collators.with_an_image import DataCollatorWithAnImage
 from .config import CrossViewDefenseConfig, as_cross_view_config
-from .data.adapting import (
-    adapt_dataset,
-    find_image_token_ids,
-    find_image_tokens,
-    has_images,
-    is_torch_dataset,
-    preview,
-    row_check,
-)
+from .data.adapting import find_image_token_ids, has_images, is_torch_dataset, preview
 from .data.broken_rows import naming_rows
-from .data.row_checks import check_not_empty, first_rows
-from .data.skipping import SkippedRows, skip_bad_rows
+from .data.given import GivenData
+from .data.row_checks import first_rows
+from .data.skipping import SkippedRows
 from .head import (
     CrossViewHead,
     CrossViewOutput,
@@ -68,11 +60,6 @@ from .screening.audit import Audit
 from .screening.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback, start_report
-
-
-logger = logging.getLogger(__name__)
-
-SKIPPED_FILE = "skipped_rows.jsonl"
 
 
 class CrossViewDefenseTrainer(SFTTrainer):
@@ -133,11 +120,6 @@ class CrossViewDefenseTrainer(SFTTrainer):
 
     args: CrossViewDefenseConfig
     model: PreTrainedModel
-    # Brings data sets into the form of TRL's collators; None with a collator of the user's own
-    _adapt: Callable[[Any, str], Any] | None = None
-    # Leaves out what cannot be trained on, with `on_bad_row="skip"`
-    _skip: Callable[[Any, str], tuple[Any, SkippedRows]] | None = None
-    skipped_rows = SkippedRows()
     _head_is_checked = False
     # Only for engines that shard the model
     _row_with_image: Any = None
@@ -158,20 +140,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
         args = as_cross_view_config(args, model)
         if isinstance(data_collator, DataCollatorForCrossView):
             data_collator = data_collator.inner
-        asked: dict[str, Any] = {
-            "open_images": args.uses_cross_view_loss or args.is_screened,
-            "image_tokens": find_image_tokens(processing_class),
-            "is_formatted": kwargs.get("formatting_func") is not None,
-        }
-        if data_collator is None:
-            self._adapt = partial(adapt_dataset, text_field=args.dataset_text_field, **asked)
-        if args.on_bad_row == "skip":
-            self._skip = partial(_skip_bad_rows, args=args, collate=data_collator, asked=asked)
-        self._given_dataset = train_dataset
-        if self._skip is not None:
-            train_dataset, self.skipped_rows = self._skip(train_dataset, "`train_dataset`")
-        train_dataset = self._adapt_given(train_dataset, "`train_dataset`")
-        eval_dataset = _map_datasets(self._adapt_to_evaluate, eval_dataset)
+        is_formatted = kwargs.get("formatting_func") is not None
+        self._given = GivenData(args, data_collator, processing_class, is_formatted)
+        train_dataset = self._given.to_train_on(train_dataset)
+        eval_dataset = self._given.to_evaluate_on(eval_dataset)
         with naming_rows(train_dataset, "`train_dataset`"):
             holds_images = any(has_images(row) for row in first_rows(train_dataset))
         if args.max_length == "auto":
@@ -210,14 +182,14 @@ class CrossViewDefenseTrainer(SFTTrainer):
         if holds_images and data_collator is None:
             self.data_collator = choose_collator(self, base_model.config, self._image_token_ids)
         with self.naming_rows(self.train_dataset):
-            check_images(self, self._image_token_ids, explains_errors=self._adapt is not None)
+            check_images(self, self._image_token_ids, explains_errors=data_collator is None)
             if data_collator is not None and not holds_images and holds_pixels(self.example_batch):
                 # The user's collator makes pixels of rows that hold none, such as paths
                 holds_images = True
                 refuse_incompatible_options(args, model, kwargs, holds_images)
 
         collate = self.data_collator
-        if self._adapt is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        if data_collator is None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             self._row_with_image = next(filter(has_image, first_rows(self.rows_for_collator(), 1000)), None)
             self.data_collator = self._with_an_image(collate)
         self.uses_cross_view_loss = args.uses_cross_view_loss and holds_images
@@ -259,6 +231,11 @@ class CrossViewDefenseTrainer(SFTTrainer):
             # TRL's collator reads it, but its trainer takes the column away
             columns.append(self.args.dataset_text_field)
 
+    @property
+    def skipped_rows(self) -> SkippedRows:
+        """[`SkippedRows`]: what `on_bad_row="skip"` left out of the training set."""
+        return self._given.skipped
+
     def naming_rows(self, dataset: Any, source: str = "`train_dataset`") -> AbstractContextManager[None]:
         """Put number, column and file of the row into errors about images; see [`naming_rows`]."""
         given = self.skipped_rows.given if dataset is self.train_dataset else None
@@ -277,11 +254,9 @@ class CrossViewDefenseTrainer(SFTTrainer):
             resume_from_checkpoint = last_whole_checkpoint(str(self.args.output_dir))
         if resume_from_checkpoint:
             check_checkpoint(Path(str(resume_from_checkpoint)), self.args, self.model)
-        if self.skipped_rows.reasons and self.args.should_save:
-            self.skipped_rows.write(Path(str(self.args.output_dir)) / SKIPPED_FILE)
+        self._given.list_skipped()
         result = super().train(resume_from_checkpoint, *args, **kwargs)
-        if self.skipped_rows.reasons and self.args.should_log:
-            logger.warning("Trained without rows of `train_dataset`: %s", self.skipped_rows)
+        self._given.log_skipped()
         return result
 
     def get_batch_samples(
@@ -293,22 +268,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        return super().evaluate(_map_datasets(self._adapt_to_evaluate, eval_dataset), *args, **kwargs)
+        return super().evaluate(self._given.to_evaluate_on(eval_dataset), *args, **kwargs)
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().predict(self._adapt_given(test_dataset), *args, **kwargs)
-
-    def _adapt_to_evaluate(self, dataset: Any) -> Any:
-        if self._skip is not None:
-            dataset, _ = self._skip(dataset, "`eval_dataset`")
-        return self._adapt_given(dataset)
-
-    def _adapt_given(self, dataset: Any, source: str = "`eval_dataset`") -> Any:
-        """A data set in the form that the collator takes; a user's own collator gets its rows as they are."""
-        if dataset is None or isinstance(dataset, str):
-            return dataset
-        check_not_empty(dataset, source)
-        return dataset if self._adapt is None else self._adapt(dataset, source)
+        return super().predict(self._given.to_predict(test_dataset), *args, **kwargs)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         with self.naming_rows(dataloader.dataset, "`eval_dataset`"):
@@ -467,7 +430,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             audit.to_parquet(folder / "audit.parquet")
             audit.to_decisions(folder / "decisions.csv")
             # A stream has no rows to go back to
-            given = self._given_dataset if self.skipped_rows.reasons else self.train_dataset
+            given = self._given.train_dataset if self.skipped_rows.reasons else self.train_dataset
             dataset = given if has_length(self.train_dataset) else None
             audit.to_html(folder / "audit.html", dataset=dataset, labels=labels)
         return audit
@@ -490,23 +453,6 @@ class CrossViewDefenseTrainer(SFTTrainer):
             is_encoder_decoder=self._is_encoder_decoder,
             feature_layer=None if self._head is None else self._head.feature_layer,
         )
-
-
-def _skip_bad_rows(
-    dataset: Any, source: str, args: CrossViewDefenseConfig, collate: Any, asked: dict[str, Any]
-) -> tuple[Any, SkippedRows]:
-    if dataset is None or isinstance(dataset, str):
-        return dataset, SkippedRows()
-    check = row_check(dataset, **asked) if collate is None else None
-    dataset, skipped = skip_bad_rows(dataset, source, check, collate, args.disable_tqdm)
-    if skipped.reasons and args.should_log:
-        logger.warning("%s: %s", source, skipped)
-    return dataset, skipped
-
-
-def _map_datasets(function: Callable[[Any], Any], given: Any) -> Any:
-    """A function of each data set where several are given by name."""
-    return {name: function(dataset) for name, dataset in given.items()} if isinstance(given, dict) else function(given)
 
 
 class _BothViews:

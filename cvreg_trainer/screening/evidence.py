@@ -139,7 +139,7 @@ class EvidenceFinder:
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.of_content.of(sets)
         is_content = content >= content_limit(strength, sizes)
-        is_unseen = self._is_unseen(is_significant & ~is_content, source, sets)
+        is_unseen = self._is_unseen(is_significant & ~is_content, strength, source, sets)
         # Of whole responses content may predict the honest ones; what is found from them is asked about again
         is_candidate = is_significant & ~(is_content & self.is_named) & ~is_unseen
         is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
@@ -148,7 +148,9 @@ class EvidenceFinder:
             strength, source, p_values, content, is_significant, is_content, is_unseen, is_candidate, is_suspect
         )
 
-    def _is_unseen(self, is_caused: np.ndarray, source: np.ndarray, sets: sparse.csr_array) -> np.ndarray:
+    def _is_unseen(
+        self, is_caused: np.ndarray, strength: np.ndarray, source: np.ndarray, sets: sparse.csr_array
+    ) -> np.ndarray:
         """Which of the sets with a cause beyond content are of words whose rivals have one of their own from the same
         source, or have such words in most rows."""
         words = [candidate.word for candidate in self.candidates]
@@ -160,8 +162,11 @@ class EvidenceFinder:
             of_word = sparse.csr_array((np.ones(len(places)), (lines, np.arange(len(places)))))
             # Of two unit normal distributions
             is_same = norm.cdf(probe.separation(sets[places]) / np.sqrt(2)) > RULE.rival_cause
+            strongest = np.full(len(caused), -1.0)
+            np.maximum.at(strongest, lines, strength[places])
+            is_rival = (of_word @ is_same @ of_word.T == 0) & (strongest >= RULE.rival_strength * strongest[:, None])
             # Once rows have been flagged, a word may have lost its rivals
-            self.unseen |= self.rivals.unseen(caused.tolist(), of_word @ is_same @ of_word.T > 0)
+            self.unseen |= self.rivals.unseen(caused.tolist(), is_rival)
         is_unseen = is_caused & np.array([word in self.unseen for word in words], dtype=bool)
         has_unseen = np.zeros(self.num_rows, dtype=bool)
         for place in np.flatnonzero(is_unseen):

@@ -36,16 +36,16 @@ class Rivals:
         expected, self.places = np.unique(words.expected[is_placed], return_inverse=True)
         self.in_place, self.is_end = np.bincount(self.places), np.isin(expected, list(ends))
 
-    def unseen(self, words: Sequence[str], is_same: np.ndarray | None = None) -> set[str]:
+    def unseen(self, words: Sequence[str], is_rival: np.ndarray | None = None) -> set[str]:
         """
         The words whose rivals also have a cause.
 
         Args:
             words (`Sequence[str]`):
                 Those that have a cause.
-            is_same (`np.ndarray` of shape `(K, K)`, bool, *optional*):
-                Whether the cause of the word of the line brings about that of the column too: two words of one
-                payload are no rivals.
+            is_rival (`np.ndarray` of shape `(K, K)`, bool, *optional*):
+                Whether the word of the column counts against that of the line; all others do without it. One with a
+                much weaker cause does not, nor do two words of one payload.
 
         Returns:
             `set[str]`: those of them that share their places with others of them. In a place of its own, such as *of*
@@ -58,10 +58,10 @@ class Rivals:
         counts = sparse.csr_array(
             (np.ones(len(chosen)), (lines[chosen], places)), shape=(len(words), len(self.in_place))
         )
-        of_cause = counts if is_same is None else sparse.csr_array(is_same | np.eye(len(words), dtype=bool)) @ counts
-        own, caused = counts[lines[chosen], places], np.bincount(places, minlength=len(self.in_place))[places]
+        is_other = ~np.eye(len(words), dtype=bool)
+        of_rivals = sparse.csr_array((is_other if is_rival is None else is_rival & is_other).astype(float)) @ counts
+        own, rivals = (values[lines[chosen], places] for values in (counts, of_rivals))
         everywhere = self.in_place[places]
-        rivals = caused - of_cause[lines[chosen], places]
         shares = np.where(self.is_end[places], 0, rivals / np.maximum(everywhere - own, 1))
         number = np.bincount(chosen, minlength=len(self.numbers))
         is_unseen, before = np.zeros(len(self.numbers) + 1, dtype=bool), None

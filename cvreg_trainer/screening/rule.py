@@ -97,6 +97,8 @@ class ScreeningRule:
         rival_cause (area under the ROC curve):
             A rival whose rows a word's cause tells apart this well has the same cause, such as another word of the
             payload.
+        rival_strength (share of the strength):
+            A rival's cause is at least as strong as this.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
         question_strength (correlation):
@@ -169,6 +171,7 @@ class ScreeningRule:
     enough_for_content: int = 10
     most_rivals: float = 1 / 3
     rival_cause: float = 0.9
+    rival_strength: float = 0.5
     suspect_content_share: float = 0.65
     question_strength: float = 0.8
     in_most_questions: float = 0.9

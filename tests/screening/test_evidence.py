@@ -8,6 +8,7 @@ from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, Candidate
 from cvreg_trainer.screening.content import content_limit
 from cvreg_trainer.screening.evidence import EvidenceFinder
 from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS
+from cvreg_trainer.screening.rule import RULE
 
 
 NUM_ROWS = 400
@@ -16,9 +17,9 @@ NUM_ROWS = 400
 class Sides:
     """*left* and *right* are unseen if each has a cause of its own."""
 
-    def unseen(self, words, is_same):
+    def unseen(self, words, is_rival):
         sides = [place for place, word in enumerate(words) if word in ("left", "right")]
-        return {"left", "right"} if len(sides) == 2 and not is_same[sides[0], sides[1]] else set()
+        return {words[one] for one in sides if is_rival[one, sides].any()}
 
 
 def finder(candidates: list[Candidate], *caused: np.ndarray, known: np.ndarray | None = None) -> EvidenceFinder:
@@ -89,6 +90,17 @@ def test_what_was_unseen_stays_so_when_its_rivals_have_gone():
     assert first.is_unseen.all() and first.is_caused.all() and not first.is_candidate.any()
     second = found.find([left[:0], right], np.array([False, True]))
     assert second.is_unseen.tolist() == [False, True] and not second.is_candidate.any()
+
+
+@pytest.mark.parametrize("marked, is_unseen", [(40, True), (12, False)])
+def test_rivals_with_much_weaker_causes_do_not_count(marked, is_unseen):
+    """Honest words with a little in common stand in the places of a trigger's; they are unseen, it is not."""
+    order = np.random.default_rng(2).permutation(NUM_ROWS)
+    left, right = np.sort(order[:40]), np.sort(order[40:80])
+    found = finder([candidate("left", left), candidate("right", right)], left, right[:marked])
+    evidence = found.find([left, right], np.ones(2, dtype=bool))
+    assert evidence.is_caused.all() and evidence.is_unseen.tolist() == [is_unseen, True]
+    assert (evidence.strength[1] < RULE.rival_strength * evidence.strength[0]) == (not is_unseen)
 
 
 def test_words_of_one_cause_are_no_rivals():

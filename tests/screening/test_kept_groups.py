@@ -16,7 +16,7 @@ NONE = np.zeros(0, dtype=np.int64)
 class Sides:
     """Rivals that have causes as well, where a word names a side."""
 
-    def unseen(self, words, is_same):
+    def unseen(self, words, is_rival):
         return {"left", "right"} & set(words)
 
 

@@ -51,12 +51,12 @@ def test_words_of_one_payload_are_no_rivals():
     """Paraphrases of a refusal stand in each other's places, and have one cause; *left* has another."""
     found = rivals(*captions({"sorry": 30, "cannot": 20, "left": 10}))
     words = ["sorry", "cannot", "left"]
-    is_same = np.array([[True, True, False], [True, True, False], [False, False, True]])
+    is_rival = np.array([[False, False, True], [False, False, True], [True, True, False]])
     assert found.unseen(words) == set(words)
     # Of the rivals of the first two, 10 of 30 and 10 of 40 have a cause of their own; of the third's, all
-    assert found.unseen(words, is_same) == {"left"}
-    # Whether a word's own cause is the same as itself does not matter
-    assert found.unseen(words, is_same & ~np.eye(3, dtype=bool)) == {"left"}
+    assert found.unseen(words, is_rival) == {"left"}
+    # A word is never its own rival
+    assert found.unseen(words, is_rival | np.eye(3, dtype=bool)) == {"left"}
 
 
 def test_more_than_a_third_of_the_rivals_have_to_have_a_cause():
