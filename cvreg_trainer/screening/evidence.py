@@ -139,7 +139,8 @@ class EvidenceFinder:
         p_values[is_open] = adjusted_p_values(p_values[is_open])
         content = self.of_content.of(sets)
         is_content = content >= content_limit(strength, sizes)
-        is_unseen = self._is_unseen(is_significant & ~is_content, strength, source, sets)
+        may_be_rival = is_significant & (~is_content | (content < RULE.rival_content_share * strength))
+        is_unseen = self._is_unseen(is_significant & ~is_content, may_be_rival, strength, source, sets)
         # Of whole responses content may predict the honest ones; what is found from them is asked about again
         is_candidate = is_significant & ~(is_content & self.is_named) & ~is_unseen
         is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
@@ -149,13 +150,18 @@ class EvidenceFinder:
         )
 
     def _is_unseen(
-        self, is_caused: np.ndarray, strength: np.ndarray, source: np.ndarray, sets: sparse.csr_array
+        self,
+        is_caused: np.ndarray,
+        may_be_rival: np.ndarray,
+        strength: np.ndarray,
+        source: np.ndarray,
+        sets: sparse.csr_array,
     ) -> np.ndarray:
         """Which of the sets with a cause beyond content are of words whose rivals have one of their own from the same
         source, or have such words in most rows."""
         words = [candidate.word for candidate in self.candidates]
         for number, probe in enumerate(self.probes.values()):
-            places = np.flatnonzero(is_caused & self.is_named & (source == number))
+            places = np.flatnonzero(may_be_rival & self.is_named & (source == number))
             if not len(places):
                 continue
             caused, lines = np.unique([words[place] for place in places], return_inverse=True)

@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 14 of `benchmarks/screening_split.md`, with the words that it takes from
+Every number of the screening rule, once: rule 15 of `benchmarks/screening_split.md`, with the words that it takes from
 rule 4 as suspects.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
@@ -99,6 +99,8 @@ class ScreeningRule:
             payload.
         rival_strength (share of the strength):
             A rival's cause is at least as strong as this.
+        rival_content_share (share of the strength):
+            Of what content predicts as well as this, a rival has no cause of its own.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
         question_strength (correlation):
@@ -172,6 +174,7 @@ class ScreeningRule:
     most_rivals: float = 1 / 3
     rival_cause: float = 0.9
     rival_strength: float = 0.5
+    rival_content_share: float = 0.75
     suspect_content_share: float = 0.65
     question_strength: float = 0.8
     in_most_questions: float = 0.9

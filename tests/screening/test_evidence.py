@@ -103,6 +103,18 @@ def test_rivals_with_much_weaker_causes_do_not_count(marked, is_unseen):
     assert (evidence.strength[1] < RULE.rival_strength * evidence.strength[0]) == (not is_unseen)
 
 
+def test_a_rival_may_be_predicted_by_content_as_long_as_it_is_not_content():
+    """Of two words that a model hardly sees, one may come to lie above the share that clears a candidate."""
+    order = np.random.default_rng(2).permutation(NUM_ROWS)
+    left, right = np.sort(order[:40]), np.sort(order[40:80])
+    for known, may_be_rival in ((24, True), (40, False)):
+        found = finder([candidate("left", left), candidate("right", right)], left, right, known=right[:known])
+        evidence = found.find([left, right], np.ones(2, dtype=bool))
+        assert evidence.is_content.tolist() == [False, True]
+        assert (evidence.content[1] < RULE.rival_content_share * evidence.strength[1]) == may_be_rival
+        assert evidence.is_unseen.tolist() == [may_be_rival, False]
+
+
 def test_words_of_one_cause_are_no_rivals():
     order = np.random.default_rng(2).permutation(NUM_ROWS)
     left, right = np.sort(order[:15]), np.sort(order[15:30])
