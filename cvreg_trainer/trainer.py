@@ -140,8 +140,14 @@ class CrossViewDefenseTrainer(SFTTrainer):
         args = as_cross_view_config(args, model)
         if isinstance(data_collator, DataCollatorForCrossView):
             data_collator = data_collator.inner
-        is_formatted = kwargs.get("formatting_func") is not None
-        self._given = GivenData(args, data_collator, processing_class, is_formatted)
+        self._given = GivenData(
+            args,
+            data_collator,
+            processing_class,
+            is_formatted=kwargs.get("formatting_func") is not None,
+            opens_images=args.uses_cross_view_loss or args.is_screened,
+            skips_bad_rows=args.on_bad_row == "skip",
+        )
         train_dataset = self._given.to_train_on(train_dataset)
         eval_dataset = self._given.to_evaluate_on(eval_dataset)
         with naming_rows(train_dataset, "`train_dataset`"):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import CrossViewDefenseConfig
+from trl import SFTConfig
+
 from .adapting import adapt_dataset, find_image_tokens, row_check
 from .row_checks import check_not_empty
 from .skipping import SkippedRows, skip_bad_rows
@@ -27,7 +28,7 @@ class GivenData:
     user asked for this, and in the form of TRL's collators, unless the user has a collator.
 
     Args:
-        args ([`CrossViewDefenseConfig`]):
+        args ([`~trl.SFTConfig`]):
             Of the trainer.
         collate (`Callable`, *optional*):
             The user's own collator. It gets the rows as they are.
@@ -35,12 +36,18 @@ class GivenData:
             As the user gave it.
         is_formatted (`bool`, *optional*, defaults to `False`):
             Whether a `formatting_func` makes the texts.
+        opens_images (`bool`, *optional*, defaults to `False`):
+            Whether views are made of the images, so that they have to be opened before the processor does.
+        skips_bad_rows (`bool`, *optional*, defaults to `False`):
+            Whether rows that cannot be trained on are left out; otherwise they are errors.
     """
 
-    args: CrossViewDefenseConfig
+    args: SFTConfig
     collate: Callable[[list[Any]], Any] | None = None
     processing_class: Any = None
     is_formatted: bool = False
+    opens_images: bool = False
+    skips_bad_rows: bool = False
     train_dataset: Any = field(default=None, init=False)
     skipped: SkippedRows = field(default_factory=SkippedRows, init=False)
 
@@ -73,13 +80,13 @@ class GivenData:
 
     def _asked(self) -> dict[str, Any]:
         return {
-            "open_images": self.args.uses_cross_view_loss or self.args.is_screened,
+            "open_images": self.opens_images,
             "image_tokens": find_image_tokens(self.processing_class),
             "is_formatted": self.is_formatted,
         }
 
     def _skip(self, dataset: Any, source: str) -> tuple[Any, SkippedRows]:
-        if self.args.on_bad_row != "skip" or dataset is None or isinstance(dataset, str):
+        if not self.skips_bad_rows or dataset is None or isinstance(dataset, str):
             return dataset, SkippedRows()
         check = row_check(dataset, **self._asked()) if self.collate is None else None
         dataset, skipped = skip_bad_rows(dataset, source, check, self.collate, self.args.disable_tqdm)

@@ -16,11 +16,11 @@ def rows(*texts: str | None) -> Dataset:
 
 @pytest.fixture
 def args(tmp_path):
-    return CrossViewDefenseConfig(str(tmp_path / "out"), report_to="none", use_cpu=True, on_bad_row="skip")
+    return CrossViewDefenseConfig(str(tmp_path / "out"), report_to="none", use_cpu=True)
 
 
 def test_rows_that_cannot_be_trained_on_are_left_out_and_listed(args, tmp_path):
-    given, dataset = GivenData(args), rows("a moon", None, "a star", None)
+    given, dataset = GivenData(args, skips_bad_rows=True), rows("a moon", None, "a star", None)
     assert given.to_train_on(dataset)["completion"][:] == ["a moon", "a star"]
     assert given.train_dataset is dataset and list(given.skipped.reasons) == [1, 3]
     # Of evaluation sets too, one by one; they have nothing to do with the training set's
@@ -41,11 +41,10 @@ def test_rows_that_cannot_be_trained_on_are_left_out_and_listed(args, tmp_path):
 
 def test_no_prediction_is_left_out(args):
     with pytest.raises(ValueError, match="Row 1"):
-        GivenData(args).to_predict(rows("a moon", None))
+        GivenData(args, skips_bad_rows=True).to_predict(rows("a moon", None))
 
 
 def test_a_collator_of_the_users_own_gets_the_rows_as_they_are(args):
-    args.on_bad_row = "raise"
     dataset = Dataset.from_dict({"anything": [1, 2]})
     given = GivenData(args, collate=list)
     assert given.to_train_on(dataset) is dataset and given.to_evaluate_on(dataset) is dataset
