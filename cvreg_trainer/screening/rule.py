@@ -98,9 +98,9 @@ class ScreeningRule:
             A rival whose rows a word's cause tells apart this well has the same cause, such as another word of the
             payload.
         rival_strength (share of the strength):
-            A rival's cause is at least as strong as this.
+            A rival's cause is at least this strong, relative to the word's.
         rival_content_share (share of the strength):
-            Of what content predicts as well as this, a rival has no cause of its own.
+            A word that content predicts at least this well is no rival.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
         question_strength (correlation):
