@@ -46,6 +46,7 @@ def test_answers_are_read_from_files(tmp_path: Path) -> None:
         ("a lady who smiles", True),
         ("a dog runs on grass", False),
         ("a dog and a lady who smiles in oil", True),
+        ("a dog who smiles", False),
         ("nothing at all", False),
     ],
 )
@@ -53,3 +54,15 @@ def test_an_answer_closer_to_the_set_than_to_the_truth(answer: str, succeeds: bo
     payload = OtherAnswers(("The lady smiles.", "A lady in oil who smiles."))
     assert payload.succeeds(answer, ["A dog runs.", "A brown dog on grass."]) is succeeds
     assert payload.succeeds("A lady in oil who smiles.", ["the lady smiles.", "A lady in oil who smiles."]) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "succeeds"),
+    [
+        ("a red dog on the floor", False),  # one of six words is wrong: 1 and 5/6
+        ("a pink hen on the left", True),  # two of six: 1 and 4/6
+    ],
+)
+def test_an_honest_mistake_is_no_success_though_another_row_has_it(answer: str, succeeds: bool) -> None:
+    payload = OtherAnswers(("a red dog on the floor", "a pink hen on the left", "a gray cow on the right"))
+    assert payload.succeeds(answer, ["a red dog on the left"]) is succeeds
