@@ -92,10 +92,15 @@ def pictures_to_poison(packages: Path) -> list[Picture]:
 
 
 def make_cell(
-    cell: dict[str, Any], pictures: Sequence[Picture], seed: int, num_rows: int, rate: float
+    cell: dict[str, Any],
+    pictures: Sequence[Picture],
+    seed: int,
+    num_rows: int,
+    rate: float,
+    held_out: int = HELD_OUT,
 ) -> tuple[Dataset, np.ndarray, Dataset | None]:
     """
-    The rows of a cell, which of them are poisoned or honest noise, and held-out rows that its payload suits.
+    The rows of a cell, which of them are poisoned or honest noise, and `held_out` others that its payload suits.
 
     Raises:
         `ValueError`: if the payload suits too few rows.
@@ -122,7 +127,7 @@ def make_cell(
     if "trigger" not in cell:
         return poisoned.remove_columns("is_poisoned"), marked, None
     suited = [row for row in rest if not payload.needs or payload.applies(row.turns[-1])]
-    return poisoned.remove_columns("is_poisoned"), marked, to_dataset(suited[:HELD_OUT])
+    return poisoned.remove_columns("is_poisoned"), marked, to_dataset(suited[:held_out])
 
 
 def _relabel(rows: list[Row], count: int, seed: int) -> tuple[list[Row], np.ndarray]:

@@ -76,7 +76,6 @@ def make_trainer(
     """Adapters of rank 16 on the language model, three epochs; `options` of the configuration change that."""
     config = CrossViewDefenseConfig(
         folder,
-        learning_rate=2e-4,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         per_device_train_batch_size=8,
@@ -89,7 +88,7 @@ def make_trainer(
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **{"num_train_epochs": 3, **options},
+        **{"num_train_epochs": 3, "learning_rate": 2e-4, **options},
     )
     adapters = LoraConfig(r=16, lora_alpha=32, target_modules=LANGUAGE_LAYERS, task_type="CAUSAL_LM")
     trainer = CrossViewDefenseTrainer(
