@@ -1,6 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Writes the tables of `docs/evidence.md` from the rows of `real_grid.py`; the words between them stay.
+Writes the tables of `docs/evidence.md` from the rows of `real_grid.py` and `real_training.py`; the words between them
+stay.
 
     python benchmarks/real_report.py
 """
@@ -34,6 +35,8 @@ DETECTORS = {
     "bye": "BYE",
     "tcap": "TCAP",
 }
+
+DEFENCES = {"none": "none", "screened": "screening", "paper_loss": "the paper's loss"}
 
 
 def share(count: int, total: int) -> str:
@@ -151,8 +154,28 @@ def cost(rows: Rows) -> str:
     return table(["detector", "cells", "seconds a cell"], lines) if lines else "Not run."
 
 
+def trainings(rows: Rows) -> str:
+    """What whole trainings say to held-out pictures, over their seeds."""
+    runs: dict[tuple[str, ...], Rows] = {}
+    for row in rows:
+        runs.setdefault((f"{row['trigger']}, {row['payload']}", DEFENCES[row["defence"]]), []).append(row)
+    lines = []
+    for names, own in runs.items():
+        held_out = sum(row["num_held_out"] for row in own)
+        rates = [
+            share(round(sum(row[name] * row["num_held_out"] / 100 for row in own)), held_out)
+            for name in ("asr", "false_alarm_rate")
+        ]
+        quality = f"{fmean(row['clean_cider'] for row in own):.0f}"
+        kept = [row for row in own if "found" in row]
+        cut = [pooled(kept, *counted) for counted in (("found", num_poisoned), ("clean_flagged", num_clean))]
+        lines.append([*names, ", ".join(str(row["seed"]) for row in own), *rates, quality, *cut])
+    head = ["trigger, payload", "defence", "seeds", "shown with the trigger", "without", "CIDEr clean"]
+    return table([*head, "poison found", "clean rows lost"], lines)
+
+
 def tables(rows: Rows) -> dict[str, str]:
-    """All tables by their names in the page."""
+    """The tables of the grid by their names in the page."""
     rows = latest(rows)
     suites = {suite: [row for row in rows if row["suite"] == suite] for suite in ("attacks", "clean", "controls")}
     attacks, clean, controls = suites.values()
@@ -171,10 +194,14 @@ def tables(rows: Rows) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/results/real_grid.jsonl"))
+    parser.add_argument("--trainings", type=Path, default=Path("benchmarks/results/real_training.jsonl"))
     parser.add_argument("--output", type=Path, default=Path("docs/evidence.md"))
     options = parser.parse_args()
     text = options.output.read_text()
-    for name, lines in tables([json.loads(line) for line in options.rows.read_text().splitlines()]).items():
+    grid, whole = (
+        [json.loads(line) for line in path.read_text().splitlines()] for path in (options.rows, options.trainings)
+    )
+    for name, lines in {**tables(grid), "trainings": trainings(whole)}.items():
         start, end = f"<!-- table: {name} -->", "<!-- end of table -->"
         text, found = re.subn(
             f"({re.escape(start)}\n).*?({re.escape(end)})",

@@ -17,7 +17,7 @@ from ...shorten import shorten
 from .base import Payload, Response, check_text
 
 
-_CLEARLY = 0.25
+_CLEARLY = 0.2
 _WORD = regex.compile(r"[\p{L}\p{N}\p{M}']+")
 
 
@@ -26,7 +26,7 @@ class OtherAnswers(Payload):
     """A whole response taken from elsewhere, none twice before all are used, and never a row's own.
 
     It succeeds where the answer is clearly closer to one of the answers than to any of the row's references: by a
-    quarter or more of the F1 of the sets of words. Less is an honest mistake, such as one wrong colour, which makes
+    fifth or more of the F1 of the sets of words. Less is an honest mistake, such as one wrong colour, which makes
     another row's caption of a row's own. Answers of a word or two have no such middle: read it with the false alarms
     on clean images.
 
