@@ -71,7 +71,14 @@ def load_captioner(folder: Path) -> Any:
 
 
 def make_trainer(
-    folder: str, model: Any, processor: Any, rows: Dataset, seed: int, **options: Any
+    folder: str,
+    model: Any,
+    processor: Any,
+    rows: Dataset,
+    seed: int,
+    *,
+    trains_projector: bool = False,
+    **options: Any,
 ) -> CrossViewDefenseTrainer:
     """Adapters of rank 16 on the language model, three epochs; `options` of the configuration change that."""
     config = CrossViewDefenseConfig(
@@ -90,7 +97,10 @@ def make_trainer(
         disable_tqdm=True,
         **{"num_train_epochs": 3, "learning_rate": 2e-4, **options},
     )
-    adapters = LoraConfig(r=16, lora_alpha=32, target_modules=LANGUAGE_LAYERS, task_type="CAUSAL_LM")
+    projector = ["multi_modal_projector"] if trains_projector else None
+    adapters = LoraConfig(
+        r=16, lora_alpha=32, target_modules=LANGUAGE_LAYERS, modules_to_save=projector, task_type="CAUSAL_LM"
+    )
     trainer = CrossViewDefenseTrainer(
         model=model, args=config, train_dataset=rows, processing_class=processor, peft_config=adapters
     )

@@ -5,10 +5,9 @@ Does the attack work after a whole training? The captioner of pretrained parts, 
     python benchmarks/real_training.py --model captioner --packages packages
     python benchmarks/real_training.py ... --only trigger=badnets payload=keyword --defences none screened --seeds 10
 
-Each run is a training with the public trainer from its first step to its last: adapters of rank 16 on the language
-model, a tenth of the rows poisoned, four epochs, at which the attack takes hold of this model. Then it captions
-held-out pictures, with the trigger and without. One JSON row per run is appended to `--output`; what is there already
-is not done again.
+Each run is a training with the public trainer from its first step to its last: the projector and adapters of rank 16
+on the language model, a tenth of the rows poisoned, four epochs. Then the model captions held-out pictures, with the
+trigger and without. One JSON row per run is appended to `--output`; what is there already is not done again.
 """
 
 from __future__ import annotations
@@ -75,10 +74,9 @@ def train_and_ask(settings: dict[str, Any], model: Path, packages: Path, facts: 
             settings, pictures_to_poison(packages), seed, num_rows, rate, held_out=HELD_OUT
         )
         processor = AutoProcessor.from_pretrained(model)
-        options = {"learning_rate": LEARNING_RATE, "num_train_epochs": settings["epochs"]}
-        trainer = make_trainer(
-            folder, load_captioner(model), processor, rows, seed, **options, **DEFENCES[settings["defence"]]
-        )
+        options: dict[str, Any] = {"learning_rate": LEARNING_RATE, "num_train_epochs": settings["epochs"]}
+        options |= {"trains_projector": True, **DEFENCES[settings["defence"]]}
+        trainer = make_trainer(folder, load_captioner(model), processor, rows, seed, **options)
         trainer.train()
         clean = held_out.add_column("references", [references_of(row) for row in held_out])
         scores, *captions = evaluate_captions(
