@@ -170,10 +170,17 @@ def plot(groups: Groups, path: Path) -> None:
         quality.set_ylim(0, 520)
         axis.set_ylabel("ASR, %", color="tab:red")
         quality.set_ylabel("CIDEr, clean", color="tab:blue")
-    frontier = weight_means(groups, key, "lambda_discrepancy")
-    for value, (asr, cider) in frontier.items():
+    last = (0.0, 0.0)
+    labels: list[tuple[str, tuple[float, float]]] = []
+    for value, (asr, cider) in weight_means(groups, key, "lambda_discrepancy").items():
         axes[3].scatter([cider], [asr], color="tab:purple", s=12)
-        axes[3].annotate(f"{value:g}", (cider, asr), fontsize=7, xytext=(-3, 4), textcoords="offset points")
+        is_beside = abs(cider - last[0]) < 15 and abs(asr - last[1]) < 5
+        # One label for points that lie together
+        name = f"{labels.pop()[0]}, {value:g}" if is_beside else f"{value:g}"
+        last = (cider, asr)
+        labels.append((name, last))
+    for name, point in labels:
+        axes[3].annotate(name, point, fontsize=7, ha="right", xytext=(4, 6), textcoords="offset points")
     axes[3].set(xlabel="CIDEr, clean", ylabel="ASR, %", xlim=(200, 500), ylim=(0, 110))
     axes[3].set_title("by lambda_discrepancy", fontsize=9)
     figure.savefig(path, dpi=110)
