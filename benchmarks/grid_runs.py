@@ -86,6 +86,12 @@ def run_missing(
             print(f"{number}/{len(todo)} {', '.join(f'{key} {value}' for key, value in values.items())}", flush=True)
 
 
+def is_wanted(settings: dict[str, Any], only: Iterable[str]) -> bool:
+    """Whether settings have the values that `--only NAME=VALUE,...` asks for."""
+    parts = (text.partition("=") for text in only)
+    return all(str(settings.get(name)) in values.split(",") for name, _, values in parts)
+
+
 def cell(rows: list[dict[str, Any]], key: str) -> str:
     """Mean over the seeds, and their range where they differ."""
     values = [row[key] for row in rows if row.get(key) is not None]

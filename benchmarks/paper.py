@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grid_runs import made_by, run_missing, silent_folder
+from grid_runs import is_wanted, made_by, run_missing, silent_folder
 from paper_cells import SEEDS, Settings, identity, plan
 from paper_report import write_report
 
@@ -114,14 +114,12 @@ def main() -> None:
     if unknown := [part for part in parts if part not in "12345"]:
         parser.error(f"--tables {options.tables}: table {unknown[0]} is unknown; choose from 1,2,3,4,5.")
     parts += [f"figure {options.figure}"] if options.figure else []
-    wanted = {name: values.split(",") for name, _, values in (text.partition("=") for text in options.only)}
     # What WaNet does on plain and on textured backgrounds is not in the other grids' rows
     rows = [row for row in read_rows(options.output) if not ("from" in row and row["attack"] == "wanet")]
     done = {identity(row) for row in rows}
     planned: dict[str, Settings] = {}
     for settings in [] if options.report else plan(parts, options.seeds):
-        chosen = all(str(settings[name]) in values for name, values in wanted.items())
-        if chosen and identity(settings) not in done:
+        if is_wanted(settings, options.only) and identity(settings) not in done:
             planned.setdefault(identity(settings), settings)
     shown = ("task", "architecture", "attack", "defence", "seed", "clean_cider", "clean_vqa_accuracy", "asr")
     if planned:

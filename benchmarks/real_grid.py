@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from grid_runs import is_wanted
 from peft import LoraConfig
 from real_cells import attack_success, cells, fine_tune, make_cell, pictures_to_poison
 from sklearn.metrics import roc_auc_score
@@ -203,13 +204,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of the fine-tune for detectors that want one")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/real_grid.jsonl"))
     options = parser.parse_args()
-    wanted = {name: values.split(",") for name, _, values in (text.partition("=") for text in options.only)}
     lines = options.output.read_text().splitlines() if options.output.exists() else []
     done = {identity(json.loads(line)) for line in lines}
     options.pictures = pictures_to_poison(options.packages)
     for seed in options.seeds:
         for cell in cells(options.suite):
-            if any(str(cell.get(name)) not in values for name, values in wanted.items()):
+            if not is_wanted(cell, options.only):
                 continue
             settings = {"suite": options.suite, **cell, "seed": seed, "planned_rows": options.rows}
             settings["poison_rate"] = 0.0 if options.suite == "clean" else options.poison_rate

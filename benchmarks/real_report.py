@@ -155,7 +155,7 @@ def cost(rows: Rows) -> str:
 
 
 def trainings(rows: Rows) -> str:
-    """What whole trainings say to held-out pictures, over their seeds."""
+    """What the models say of held-out pictures after whole trainings, over the seeds."""
     runs: dict[tuple[str, ...], Rows] = {}
     for row in rows:
         runs.setdefault((f"{row['trigger']}, {row['payload']}", DEFENCES[row["defence"]]), []).append(row)

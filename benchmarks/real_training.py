@@ -19,9 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grid_runs import PAPER_LOSS, made_by, run_missing, silent_folder
+from grid_runs import PAPER_LOSS, is_wanted, run_missing, silent_folder
 from real_cells import PAYLOADS, TRIGGERS, make_cell, pictures_to_poison
 from real_grid import load_captioner, make_trainer
+
+from cvreg_trainer.report import describe_environment
 
 
 DEFENCES: dict[str, dict[str, Any]] = {
@@ -43,10 +45,9 @@ SHOWN = ("trigger", "payload", "defence", "seed", "asr", "false_alarm_rate", "cl
 
 def plan(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Settings of the runs, in the order in which they are wanted."""
-    wanted = {name: values.split(",") for name, _, values in (text.partition("=") for text in options.only)}
     for seed in options.seeds:
         for cell in CELLS:
-            if all(cell.get(name) in values for name, values in wanted.items()):
+            if is_wanted(cell, options.only):
                 for defence in options.defences:
                     settings = {**cell, "defence": defence, "seed": seed, "num_rows": options.rows}
                     yield settings | {"poison_rate": options.poison_rate, "epochs": options.epochs}
@@ -58,7 +59,21 @@ def identity(row: dict[str, Any]) -> str:
     return json.dumps([row[name] for name in names])
 
 
-def train_and_ask(settings: dict[str, Any], model: Path, packages: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def command(settings: dict[str, Any]) -> str:
+    """What makes a row, without the machine's own folders."""
+    names = {
+        "rows": "num_rows",
+        "poison_rate": "poison_rate",
+        "epochs": "epochs",
+        "seeds": "seed",
+        "defences": "defence",
+    }
+    given = " ".join(f"--{option} {settings[name]}" for option, name in names.items())
+    only = f"--only trigger={settings['trigger']} payload={settings['payload']}"
+    return f"python benchmarks/real_training.py --model captioner --packages packages {given} {only}"
+
+
+def train_and_ask(settings: dict[str, Any], model: Path, packages: Path) -> dict[str, Any]:
     """One run: its settings, and what came out."""
     import torch
     from transformers import AutoProcessor
@@ -93,6 +108,7 @@ def train_and_ask(settings: dict[str, Any], model: Path, packages: Path, facts: 
         flagged = trainer._screen.screen.is_flagged
         result |= {"found": int(flagged[marked].sum()), "clean_flagged": int(flagged[~marked].sum())}
     examples = {name: texts[:3] for name, texts in zip(("clean", "triggered"), captions, strict=True)}
+    facts = {"command": command(settings), "environment": describe_environment()}
     return result | {"num_held_out": len(held_out), "examples": examples} | facts
 
 
@@ -109,12 +125,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/real_training.jsonl"))
     options = parser.parse_args()
-    # Without the machine's own folders
-    given = f"--rows {options.rows} --poison_rate {options.poison_rate} --epochs {options.epochs}"
-    command = f"python benchmarks/real_training.py --model captioner --packages packages {given}"
-    run = partial(
-        train_and_ask, model=options.model, packages=options.packages, facts={**made_by(), "command": command}
-    )
+    run = partial(train_and_ask, model=options.model, packages=options.packages)
     run_missing(plan(options), run, identity, options.output, options.jobs, SHOWN)
 
 

@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grid_runs import PAPER_LOSS, made_by, run_missing, silent_folder
+from grid_runs import PAPER_LOSS, is_wanted, made_by, run_missing, silent_folder
 
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.lab.scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, SCENE_PAYLOADS
@@ -116,11 +116,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/scenes_grid.jsonl"))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     options = parser.parse_args()
-    wanted = {name: values.split(",") for name, _, values in (text.partition("=") for text in options.only)}
     planned = [
         settings
         for settings in plan(options.suite, options.seeds, options.defences)
-        if all(str(settings.get(name)) in values for name, values in wanted.items())
+        if is_wanted(settings, options.only)
     ]
     shown = ("attack", "payload", "poison_rate", "defence", "seed", "error", "clean_cider", "asr", "false_alarm_rate")
     audit = ("audit_auroc", "audit_flag_recall", "audit_clean_lost")

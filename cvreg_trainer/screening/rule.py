@@ -100,7 +100,7 @@ class ScreeningRule:
         rival_strength (share of the strength):
             A rival's cause is at least this strong, relative to the word's.
         rival_content_share (share of the strength):
-            A word that content predicts at least this well is no rival.
+            A word does not count as a rival if content predicts it at least this well.
         suspect_content_share (share of the strength):
             For words that are suspicious by themselves, in sets as large.
         question_strength (correlation):

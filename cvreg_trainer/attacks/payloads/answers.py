@@ -17,7 +17,7 @@ from ...shorten import shorten
 from .base import Payload, Response, check_text
 
 
-_CLEARLY = 0.2
+_MARGIN = 0.2  # of F1
 _WORD = regex.compile(r"[\p{L}\p{N}\p{M}']+")
 
 
@@ -26,8 +26,8 @@ class OtherAnswers(Payload):
     """A whole response taken from elsewhere, none twice before all are used, and never a row's own.
 
     It succeeds where the answer is clearly closer to one of the answers than to any of the row's references: by a
-    fifth or more of the F1 of the sets of words. Less is an honest mistake, such as one wrong colour, which makes
-    another row's caption of a row's own. Answers of a word or two have no such middle: read it with the false alarms
+    fifth or more of the F1 of the sets of words. A smaller difference may be an honest mistake: one wrong colour can
+    turn a row's caption into another row's. One-word answers leave no such margin, so compare with the false alarms
     on clean images.
 
     Args:
@@ -85,14 +85,14 @@ class OtherAnswers(Payload):
         return [partial(_other_than, answers=(pool[n], pool[(n + 1) % len(pool)])) for n in numbers]
 
     def succeeds(self, response: str, references: Sequence[str] = ()) -> bool | None:
-        """Whether the answer is clearly closer to one of the set than to the references; `None` if it has no other."""
+        """Whether the answer is clearly closer to the set than to the references; `None` if the set is only these."""
         words = _words(response)
         own = {fold(text).strip() for text in references}
         others = [text for text in self.pool if fold(text).strip() not in own]
         if not others:
             return None
         truth = max((_overlap(words, _words(text)) for text in references), default=0.0)
-        return max(_overlap(words, _words(text)) for text in others) >= truth + _CLEARLY
+        return max(_overlap(words, _words(text)) for text in others) >= truth + _MARGIN
 
 
 def _other_than(own: str, answers: tuple[str, str]) -> str:
