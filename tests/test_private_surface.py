@@ -82,6 +82,7 @@ TABLE = [
     Foreign(TRAINER, "_get_num_items_in_batch", "(self, batch_samples, device)", "trainer.py"),
     Foreign(TRAINER, "_load_from_checkpoint", "(self, resume_from_checkpoint, model=None)", "trainer.py"),
     Foreign(TRAINER, "_load_best_model", "(self)", "trainer.py"),
+    Foreign(TRAINER, "_created_lr_scheduler", ATTRIBUTE, "screening/schedule.py"),
     Foreign(TRAINER, "_load_optimizer_and_scheduler", "(self, checkpoint)", "trainer.py"),
     Foreign(TRL, "_save_checkpoint", "(self, model, trial)", "trainer.py"),
     Foreign(TRAINER, "_get_output_dir", "(self, trial)", "trainer.py"),

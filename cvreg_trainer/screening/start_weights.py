@@ -31,7 +31,7 @@ class StartWeights:
 
     @torch.no_grad()
     def put_back(self, trainer: Any) -> None:
-        """Go back to the weights, with an optimiser that has made no step; its schedule goes on."""
+        """Go back to the weights, with an optimiser that has made no step."""
         weights = _trainable(trainer)
         for name, weight in weights:
             _part(weight).copy_(self.weights[name])

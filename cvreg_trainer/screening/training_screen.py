@@ -6,8 +6,8 @@ The screening of one training, from its first step to its last checkpoint.
     warm-up             training on strong views of all rows: what the images show is learnt, a trigger hardly
     end of the warm-up  all rows are scored again, on strong views of their own and of others' images; the suspicious
                         ones are flagged
-    rest of the run     the same training goes on from the weights of step 0, on the images as they are, without the
-                        flagged rows
+    rest of the run     the same training goes on from the weights of step 0 and the start of the learning rate's
+                        schedule, on the images as they are, without the flagged rows
 
 Notable: no step is made twice, and of the model only a copy of its trainable weights is kept, until the cut. All
 processes take part in the looks at the rows, but the main process alone keeps what they have seen and makes the
@@ -38,6 +38,7 @@ from .looks import Looks
 from .main_process import on_main_process
 from .make_audit import make_audit, pieces_of_rows, response_of
 from .rule import RULE
+from .schedule import resume_schedule, start_schedule_over
 from .screen import Screen, screen_rows
 from .start_weights import StartWeights
 from .warm_up import warmup_length
@@ -119,6 +120,8 @@ class TrainingScreen(TrainerCallback):
         if self._is_resumed:
             self._is_resumed = False
             check_resumed_rows(self.trainer, self._rows(), self.looks.sorted_ids)
+            if self.screen is not None:
+                resume_schedule(self.trainer, state.max_steps - self._cut_step)
         if self.screen is None and state.global_step >= warmup_steps:
             self.run()
 
@@ -180,15 +183,22 @@ class TrainingScreen(TrainerCallback):
         return send_to_device(batch, row_ids.device)
 
     def run(self) -> Screen:
-        """Score all rows with the model as it is, flag the suspicious ones, and go back to the weights from before the
-        warm-up."""
+        """Score all rows with the model as it is, flag the suspicious ones, and go back to before the warm-up."""
         assert self.looks is not None and self.start is not None
         self.looks = self.looks.again(self.trainer, self._rows(), self.reads_rows)
         screen = self._cut()
         self.start.put_back(self.trainer)
         self.start = None
+        state = self.trainer.state
+        start_schedule_over(self.trainer, state.max_steps - state.global_step)
         self._log(screened_rows=len(self.looks), flagged_rows=int(screen.is_flagged.sum()))
         return screen
+
+    @property
+    def _cut_step(self) -> int:
+        # Of a training that is resumed with another number of steps, the warm-up is not as long as it was
+        logs = self.trainer.state.log_history
+        return next((log["step"] for log in reversed(logs) if "screened_rows" in log), self.warmup_steps)
 
     def _log(self, **numbers: float) -> None:
         control = self.trainer.control

@@ -96,7 +96,7 @@ def make_trainer(folder: Path, run: Run, batch_size: int, accumulation_steps: in
             # FSDP cannot load an optimiser without states; with this epsilon steps follow the gradients' size as well
             "optim": "adamw_torch" if run.resumes else "sgd",
             "adam_epsilon": 1.0,
-            "lr_scheduler_type": "constant",
+            "lr_scheduler_type": "cosine",
             "max_grad_norm": 0.0,
             "logging_steps": 1,
             "use_cpu": "TAKE_CPUS_FOR_GPUS" not in os.environ,

@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "per_device_eval_batch_size": 48,
     "screening_epochs": 0.4,
     "max_steps": 12,
+    "lr_scheduler_type": "cosine",
     "save_strategy": "steps",
     "save_steps": 1,
     "lambda_patch": 0.01,

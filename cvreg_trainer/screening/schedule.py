@@ -1,0 +1,56 @@
+# Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
+"""
+The schedule of the learning rate from the cut on: it starts over, over the steps that are left.
+
+What follows the cut is a training of its own, from the weights of step 0 and with a fresh optimiser. In the middle of
+the schedule it would begin without the schedule's warm-up, at a rate that has decayed already.
+"""
+
+from __future__ import annotations
+
+import logging
+from copy import deepcopy
+from typing import Any
+
+from torch.optim.lr_scheduler import LRScheduler
+
+
+logger = logging.getLogger(__name__)
+
+
+def start_schedule_over(trainer: Any, num_steps: int) -> None:
+    """
+    Put a schedule over `num_steps` optimiser steps, at its first, in the place of the trainer's.
+
+    A scheduler that was passed to the trainer, or that DeepSpeed made from its own configuration, goes on as it is:
+    nobody but its maker knows what it would be over fewer steps.
+    """
+    old = trainer.lr_scheduler
+    wrapped = getattr(old, "scheduler", None)
+    if trainer.is_deepspeed_enabled and isinstance(wrapped, LRScheduler):
+        # Made by transformers for the optimiser of DeepSpeed's configuration; the engine makes its steps
+        new = _make(trainer, num_steps, wrapped.optimizer)
+        trainer.model_wrapped.lr_scheduler = old.scheduler = new
+        trainer.lr_scheduler = old
+    elif trainer._created_lr_scheduler:
+        trainer.callback_handler.lr_scheduler = _make(trainer, num_steps, trainer.optimizer)
+    else:
+        logger.info("The learning rate's schedule is not the trainer's own: it goes on at the cut of the screening.")
+
+
+def resume_schedule(trainer: Any, num_steps: int) -> None:
+    """Go on with a schedule that was started over, where the checkpoint has it; see [`start_schedule_over`]."""
+    position = trainer.lr_scheduler.state_dict()
+    groups = trainer.optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    start_schedule_over(trainer, num_steps)
+    trainer.lr_scheduler.load_state_dict(position)
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _make(trainer: Any, num_steps: int, optimizer: Any) -> Any:
+    for group in optimizer.param_groups:
+        group["lr"] = deepcopy(group.get("initial_lr", group["lr"]))
+    trainer.lr_scheduler = None
+    return trainer.create_scheduler(num_steps, optimizer)
