@@ -25,7 +25,7 @@ from real_grid import load_captioner, screened_trainer
 from screening_sensitivity import screen_scenes
 from transformers import AutoProcessor
 
-from cvreg_trainer.screening.screen import screen_rows
+from cvreg_trainer.screening.verdict.screen import screen_rows
 
 
 POOLS: dict[str, tuple[dict[str, Any], ...]] = {

@@ -19,12 +19,12 @@ from screening_sensitivity import FDR, SEEDS, read_looks
 from transformers import AutoProcessor
 
 from cvreg_trainer.lab.experiment import Experiment
-from cvreg_trainer.screening.candidates import WHOLE_RESPONSES, find_candidates
-from cvreg_trainer.screening.content import content_limit
-from cvreg_trainer.screening.evidence import EvidenceFinder
-from cvreg_trainer.screening.rivals import Rivals
-from cvreg_trainer.screening.rule import RULE
-from cvreg_trainer.screening.words import find_words
+from cvreg_trainer.screening.verdict.candidates import WHOLE_RESPONSES, find_candidates
+from cvreg_trainer.screening.verdict.content import content_limit
+from cvreg_trainer.screening.verdict.evidence import EvidenceFinder
+from cvreg_trainer.screening.verdict.rivals import Rivals
+from cvreg_trainer.screening.verdict.rule import RULE
+from cvreg_trainer.screening.verdict.words import find_words
 
 
 PANELS = {

@@ -31,10 +31,10 @@ from transformers import AutoProcessor
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.report import describe_environment
 from cvreg_trainer.screening.checkpoint import load_looks
-from cvreg_trainer.screening.rule import RULE
-from cvreg_trainer.screening.screen import screen_rows
+from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
 from cvreg_trainer.screening.stop_after_screening import StopAfterScreening
-from cvreg_trainer.screening.token_statistics import TokenStatistics
+from cvreg_trainer.screening.verdict.rule import RULE
+from cvreg_trainer.screening.verdict.screen import screen_rows
 
 
 SEEDS = {"scenes": 100, "real": 1}

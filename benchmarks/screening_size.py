@@ -45,8 +45,8 @@ def make_rows(num_tokens: int) -> tuple[Any, Any]:
     """All rows without a look at them, and which of them have the keyword."""
     import numpy as np
 
-    from cvreg_trainer.screening.row_features import NUM_FEATURES, PICTURE_PARTS
-    from cvreg_trainer.screening.token_statistics import TokenStatistics
+    from cvreg_trainer.screening.passes.row_features import NUM_FEATURES, PICTURE_PARTS
+    from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
 
     rng = np.random.default_rng(0)
     num_rows = num_tokens // TOKENS_PER_ROW
@@ -73,7 +73,7 @@ def make_looks(rows: Any, is_marked: Any) -> list[Any]:
     """The three looks at some rows. The right picture explains half of a response, and nothing of the keyword."""
     import numpy as np
 
-    from cvreg_trainer.screening.token_statistics import TokenStatistics
+    from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
 
     rng = np.random.default_rng(1)
     num_rows, num_tokens = len(rows), len(rows.token_ids)
@@ -97,8 +97,8 @@ def measure(num_tokens: int, most_rows: int) -> dict[str, Any]:
     import numpy as np
 
     from cvreg_trainer.screening.checkpoint import LOOKS, STATE_FILE, save_looks
-    from cvreg_trainer.screening.rest import RestOfRows
-    from cvreg_trainer.screening.screen import screen_rows
+    from cvreg_trainer.screening.verdict.rest import RestOfRows
+    from cvreg_trainer.screening.verdict.screen import screen_rows
 
     tokenizer = make_tokenizer()
     rows, is_marked = make_rows(num_tokens)

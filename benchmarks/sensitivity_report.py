@@ -21,9 +21,10 @@ Written by `benchmarks/sensitivity_report.py` from the rows of
 `benchmarks/screening_sensitivity.py`: development seeds (scenes 100, 2,000 rows; third-party pictures 1, 600 rows),
 5 % of the rows poisoned, one screening for each column. What the models saw is the same throughout; only the cut is
 made again. Each entry is **poisoned rows found / clean rows flagged**. A dash: as it is. What each number means:
-[`rule.py`](../cvreg_trainer/screening/rule.py). Numbers that are fixed before the looks (the warm-up, the least number
-of rows) are not varied. [Rows](../benchmarks/results/screening_sensitivity.jsonl) of rule 15 for the pretrained parts
-and of rule 10 for the scenes; those of rules [7](../benchmarks/results/screening_sensitivity_rule7.jsonl),
+[`rule.py`](../cvreg_trainer/screening/verdict/rule.py). Numbers that are fixed before the looks (the warm-up, the
+least number of rows) are not varied. [Rows](../benchmarks/results/screening_sensitivity.jsonl) of rule 15 for the
+pretrained parts and of rule 10 for the scenes; those of rules
+[7](../benchmarks/results/screening_sensitivity_rule7.jsonl),
 [8](../benchmarks/results/screening_sensitivity_rule8.jsonl) and
 [10](../benchmarks/results/screening_sensitivity_rule10.jsonl) are kept.
 """

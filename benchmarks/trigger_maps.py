@@ -27,7 +27,7 @@ from cvreg_trainer.attacks import ATTACKS, BadNets, DualKey
 from cvreg_trainer.data.rows import prompt_of, references_of
 from cvreg_trainer.lab.experiment import Experiment
 from cvreg_trainer.lab.scene_attacks import ATTACK_SETTINGS, FIELD_SETTINGS, make_scene_payload
-from cvreg_trainer.screening.find_triggers import TriggerFinder
+from cvreg_trainer.screening.audit.find_triggers import TriggerFinder
 
 
 # As they are published: 0.88 and 0.96 % of the area

@@ -12,7 +12,7 @@ from trl import SFTConfig
 from trl.trainer.utils import get_config_model_id
 
 from .perturbations import OPERATIONS
-from .screening.rule import RULE
+from .screening.verdict.rule import RULE
 
 
 FEATURE_POOLINGS = ("mean", "last")

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from .config import CrossViewDefenseConfig
 from .data.skipping import SkippedRows
-from .screening.rule import RULE
-from .screening.screen import Screen
+from .screening.verdict.rule import RULE
+from .screening.verdict.screen import Screen
 
 
 PAPER = {

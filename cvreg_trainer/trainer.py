@@ -56,8 +56,8 @@ from .safeguards.checkpoints import STATE_FILE, check_checkpoint, last_whole_che
 from .safeguards.first_row import check_head, check_images, collate_example
 from .safeguards.non_finite import non_finite_error
 from .safeguards.trainable import explaining_quantised_parts, keep_quantised_weights, refuse_frozen_parts
-from .screening.audit import Audit
-from .screening.collator import SCREENING_KEYS
+from .screening.audit.audit import Audit
+from .screening.passes.collator import SCREENING_KEYS
 from .screening.training_screen import TrainingScreen
 from .start_report import StartReportCallback, start_report
 

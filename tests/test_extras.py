@@ -22,7 +22,7 @@ def without_extras(code: str) -> subprocess.CompletedProcess[str]:
 def test_training_and_its_audit_need_no_extra() -> None:
     run = without_extras(
         "from cvreg_trainer import Audit, CrossViewDefenseConfig, CrossViewDefenseTrainer, open_dataset\n"
-        "import cvreg_trainer.screening.page"
+        "import cvreg_trainer.screening.audit.page"
     )
     assert run.returncode == 0, run.stderr
 

@@ -154,6 +154,17 @@ def test_no_circle_of_folders():
     assert circles({part: targets - {part} for part, targets in arrows.items()}) == []
 
 
+def test_each_part_of_the_screening_imports_from_those_before_it():
+    parts = ["passes", "verdict", "audit", ""]
+    folder = PACKAGE / "screening"
+    place = {path: parts.index(path.relative_to(folder).parent.parts[0] if path.parent != folder else "")
+             for path in SOURCES if folder in path.parents and path.name != "__init__.py"}  # fmt: skip
+    assert len(set(place.values())) == len(parts)
+    for path, targets in arrows_between_files().items():
+        upwards = {target.name for target in targets if place.get(target, 0) > place.get(path, len(parts))}
+        assert not upwards, f"{path.relative_to(PACKAGE)} imports {sorted(upwards)}"
+
+
 def test_few_modules_stand_in_the_corridor():
     assert len(list(PACKAGE.glob("*.py"))) <= 12
 

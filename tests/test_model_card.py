@@ -8,8 +8,8 @@ from markdown_it import MarkdownIt
 
 from cvreg_trainer import CrossViewDefenseConfig
 from cvreg_trainer.model_card import HEADING, defence_section, with_section
-from cvreg_trainer.screening.findings import WordFinding
-from cvreg_trainer.screening.screen import Screen
+from cvreg_trainer.screening.verdict.findings import WordFinding
+from cvreg_trainer.screening.verdict.screen import Screen
 
 
 def found(*words: str) -> Screen:

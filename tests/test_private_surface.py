@@ -65,7 +65,7 @@ class Foreign(NamedTuple):
 
 CONFIG, TRAINER, TRL = "trl:SFTConfig", "transformers:Trainer", "trl:SFTTrainer"
 MODEL, MPT = "transformers:PreTrainedModel", "transformers.models.mpt.modeling_mpt"
-FLAMINGO, SCORING = "models/flamingo/backbone_flamingo.py", "screening/scoring_pass.py"
+FLAMINGO, SCORING = "models/flamingo/backbone_flamingo.py", "screening/passes/scoring_pass.py"
 TABLE = [
     Foreign(TRL, "_set_signature_columns_if_needed", "(self)", "trainer.py"),
     Foreign(TRL, "_signature_columns", ATTRIBUTE, "trainer.py"),

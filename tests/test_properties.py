@@ -20,11 +20,11 @@ from cvreg_trainer.data.row_images import lift_images
 from cvreg_trainer.data.rows import row_digest
 from cvreg_trainer.perturbations import OPERATIONS, PatchPerturbation
 from cvreg_trainer.perturbations.strong import strong_view
-from cvreg_trainer.screening.audit import Audit
-from cvreg_trainer.screening.collator import DataCollatorForScreening, row_id
-from cvreg_trainer.screening.findings import RowFinding, WordFinding
-from cvreg_trainer.screening.token_statistics import TokenStatistics
-from cvreg_trainer.screening.words import find_words
+from cvreg_trainer.screening.audit.audit import Audit
+from cvreg_trainer.screening.passes.collator import DataCollatorForScreening, row_id
+from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
+from cvreg_trainer.screening.verdict.findings import RowFinding, WordFinding
+from cvreg_trainer.screening.verdict.words import find_words
 
 
 FEW = settings(

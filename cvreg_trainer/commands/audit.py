@@ -212,7 +212,7 @@ def _report(options: argparse.Namespace, audit: Audit, labels: list[bool] | None
     from rich.table import Table
     from rich.text import Text
 
-    from ..screening.findings import flagged_by_reason
+    from ..screening.verdict.findings import flagged_by_reason
 
     flagged, found = len(audit.flagged_rows), flagged_by_reason(audit.words)
     console.print(f"{len(audit):,} rows, {flagged:,} flagged ({flagged / len(audit):.1%})")

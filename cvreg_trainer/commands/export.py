@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _read_audit(options: argparse.Namespace) -> Audit:
     from ..screening import Audit
-    from ..screening.decisions import is_filled_in
+    from ..screening.audit.decisions import is_filled_in
 
     audit = Audit.from_parquet(options.audit / "audit.parquet")
     own = options.audit / "decisions.csv"

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..pages import render
-from ..screening.findings import flagged_by_reason
+from ..screening.verdict.findings import flagged_by_reason
 from . import curves as charts
 from .runs import Run
 

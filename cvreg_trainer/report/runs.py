@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.rows import prompt_of
-from ..screening.audit_file import read_overview
-from ..screening.findings import Overview
-from ..screening.page.thumbnails import make_thumbnails
+from ..screening.audit.audit_file import read_overview
+from ..screening.audit.page.thumbnails import make_thumbnails
+from ..screening.verdict.findings import Overview
 from ..shorten import shorten
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .rest import RestOfRows
-from .row_features import NUM_FEATURES
-from .token_statistics import TokenStatistics
+from .passes.row_features import NUM_FEATURES
+from .passes.token_statistics import TokenStatistics
+from .verdict.rest import RestOfRows
 
 
 STATE_FILE = "screening.safetensors"

@@ -14,9 +14,9 @@ import torch
 from transformers.trainer_utils import has_length
 
 from ..data.rows import row_digest
-from .collator import silence_rows
-from .scoring_pass import read_row_ids
-from .token_statistics import TokenStatistics
+from .passes.collator import silence_rows
+from .passes.scoring_pass import read_row_ids
+from .passes.token_statistics import TokenStatistics
 
 
 NUM_TRIED = 16

@@ -19,9 +19,9 @@ from transformers.trainer_utils import has_length
 from .checkpoint import load_looks, save_looks
 from .known_rows import check_same_rows
 from .main_process import on_main_process
-from .rest import RestOfRows
-from .scoring_pass import read_rows, score_rows
-from .token_statistics import TokenStatistics
+from .passes.scoring_pass import read_rows, score_rows
+from .passes.token_statistics import TokenStatistics
+from .verdict.rest import RestOfRows
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ verdict.
 from __future__ import annotations
 
 import logging
-import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -30,19 +29,20 @@ from transformers.trainer_utils import has_length
 
 from .._version import __version__
 from ..random_state import preserve_random_state
-from .audit import Audit
-from .collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
-from .decisions import read_decisions
+from .audit.audit import Audit
+from .audit.decisions import read_decisions
+from .audit.make_audit import make_audit, pieces_of_rows, response_of
 from .known_rows import check_repeats, check_resumed_rows, leave_out_new_rows
+from .log_messages import log_verdict, warn_of_too_little
 from .looks import Looks
 from .main_process import on_main_process
-from .make_audit import make_audit, pieces_of_rows, response_of
-from .rule import RULE
+from .passes.collator import DataCollatorForScreening, finds_images_in_rows, silence_rows
 from .schedule import resume_schedule, start_schedule_over
-from .screen import Screen, screen_rows
 from .start_weights import StartWeights
+from .verdict.rule import RULE
+from .verdict.screen import Screen, screen_rows
+from .verdict.words import locate_words
 from .warm_up import warmup_length
-from .words import locate_words
 
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class TrainingScreen(TrainerCallback):
         if self.looks is None:
             self.looks = Looks.first(self.trainer, self._rows(), self.reads_rows)
         if self.screen is None and self.trainer.accelerator.is_main_process:
-            self._warn_of_too_little(len(self.looks))
+            warn_of_too_little(args, len(self.looks), self.warmup_steps)
         if self._is_resumed:
             self._is_resumed = False
             check_resumed_rows(self.trainer, self._rows(), self.looks.sorted_ids)
@@ -124,24 +124,6 @@ class TrainingScreen(TrainerCallback):
                 resume_schedule(self.trainer, state.max_steps - self._cut_step)
         if self.screen is None and state.global_step >= warmup_steps:
             self.run()
-
-    def _warn_of_too_little(self, num_rows: int) -> None:
-        if num_rows < RULE.enough_rows:
-            logger.warning(
-                "Screening needs %d rows to tell a cause from chance, and `train_dataset` has %d: it will find "
-                "nothing. Set `screening='off'` to save its three passes.",
-                RULE.enough_rows,
-                num_rows,
-            )
-        elif self.trainer.args.screening_epochs is None and self.warmup_steps < RULE.warmup_steps:
-            logger.warning(
-                "The warm-up of the screening is half of this training, %d optimiser steps. With fewer than %d, honest"
-                " details that the model does not know yet may be taken for triggers. Train for %d steps or more, or"
-                " set `screening='report'` and look at the audit first.",
-                self.warmup_steps,
-                RULE.warmup_steps,
-                math.ceil(RULE.warmup_steps / RULE.longest_warmup),
-            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Cut at the end of the warm-up."""
@@ -221,7 +203,7 @@ class TrainingScreen(TrainerCallback):
             self.collator.flag(self._flagged_ids())
             self.collator.shows_views = False
         if accelerator.is_main_process:
-            self._tell(screen)
+            log_verdict(self.trainer.args, screen)
         return screen
 
     def _decide(self) -> Screen:
@@ -237,28 +219,6 @@ class TrainingScreen(TrainerCallback):
             decisions.check([response_of(pieces) for pieces in pieces_of_rows(tokens, self.tokenizer)])
             screen = decisions.apply(screen, locate_words(tokens, self.tokenizer))
         return screen
-
-    def _tell(self, screen: Screen) -> None:
-        args = self.trainer.args
-        num_rows, num_flagged, share = len(screen.is_flagged), int(screen.is_flagged.sum()), screen.is_flagged.mean()
-        done = "left out" if args.drops_rows else "flagged"
-        logger.info("Screening %s %d of %d rows.", done, num_flagged, num_rows)
-        if share > RULE.many_flagged:
-            logger.warning(
-                "Screening %s %d of %d rows (%.1f %%). It can flag honest rows: look at the audit before you trust "
-                "the model.",
-                done,
-                num_flagged,
-                num_rows,
-                100 * share,
-            )
-        if screen.is_capped:
-            logger.warning(
-                "More rows are suspicious than `screening_cap=%s` lets go; the most suspicious were flagged. Look at "
-                "the audit before you trust the model: either the data are new to it in a way that screening cannot "
-                "tell from poison, or a large part is poisoned.",
-                args.screening_cap,
-            )
 
     def _flagged_ids(self) -> set[int]:
         if self.screen is None or self.looks is None or not self.trainer.args.drops_rows:

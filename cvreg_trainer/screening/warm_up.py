@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.trainer_utils import has_length
 
-from .rule import RULE
+from .verdict.rule import RULE
 
 
 def warmup_length(args: Any, max_steps: int, loader: Any) -> int:

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 from tiny_models import tiny_tokenizer
 
-from cvreg_trainer.screening.candidates import find_candidates
-from cvreg_trainer.screening.causes import Cause, CauseFinder
-from cvreg_trainer.screening.evidence import EvidenceFinder
-from cvreg_trainer.screening.rivals import Rivals
-from cvreg_trainer.screening.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
-from cvreg_trainer.screening.screen import Screen, screen_rows
-from cvreg_trainer.screening.token_statistics import TokenStatistics
-from cvreg_trainer.screening.words import find_words
+from cvreg_trainer.screening.passes.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
+from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
+from cvreg_trainer.screening.verdict.candidates import find_candidates
+from cvreg_trainer.screening.verdict.causes import Cause, CauseFinder
+from cvreg_trainer.screening.verdict.evidence import EvidenceFinder
+from cvreg_trainer.screening.verdict.rivals import Rivals
+from cvreg_trainer.screening.verdict.screen import Screen, screen_rows
+from cvreg_trainer.screening.verdict.words import find_words
 
 
 TOKENIZER = tiny_tokenizer()

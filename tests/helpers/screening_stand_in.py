@@ -14,10 +14,10 @@ from unittest import mock
 import numpy as np
 
 from cvreg_trainer.screening import training_screen
-from cvreg_trainer.screening.findings import WordFinding
-from cvreg_trainer.screening.make_audit import pieces_of_rows, response_of
-from cvreg_trainer.screening.screen import Screen, _cap
-from cvreg_trainer.screening.token_statistics import TokenStatistics
+from cvreg_trainer.screening.audit.make_audit import pieces_of_rows, response_of
+from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
+from cvreg_trainer.screening.verdict.findings import WordFinding
+from cvreg_trainer.screening.verdict.screen import Screen, _cap
 
 
 SENTENCE = "9 8 7 6 5 4 3"

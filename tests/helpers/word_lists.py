@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cvreg_trainer.screening.words import WordOccurrences
+from cvreg_trainer.screening.verdict.words import WordOccurrences
 
 
 def occurrences(words: dict[str, Iterable[tuple[int, float]]]) -> WordOccurrences:

@@ -18,8 +18,8 @@ from transformers.trainer_callback import TrainerState
 
 from cvreg_trainer import CrossViewDefenseTrainer
 from cvreg_trainer.screening import checkpoint as screening_checkpoint
-from cvreg_trainer.screening.collator import DataCollatorForScreening
-from cvreg_trainer.screening.scoring_pass import SCORING_EPOCH
+from cvreg_trainer.screening.passes.collator import DataCollatorForScreening
+from cvreg_trainer.screening.passes.scoring_pass import SCORING_EPOCH
 from cvreg_trainer.screening.training_screen import TrainingScreen
 
 

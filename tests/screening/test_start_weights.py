@@ -11,7 +11,7 @@ from screening_checks import CUT, train, weights_of
 from screening_run import PLANTED, flagged_rows, make_trainer
 from tiny_models import tiny_llava
 
-from cvreg_trainer.screening import collator
+from cvreg_trainer.screening.passes import collator
 from cvreg_trainer.screening.stop_after_screening import StopAfterScreening
 
 

@@ -19,11 +19,11 @@ from screening_run import make_trainer, planted_rows
 from cvreg_trainer.data.rows import row_digest
 from cvreg_trainer.screening import looks as looks_module
 from cvreg_trainer.screening import training_screen
-from cvreg_trainer.screening.collator import row_id
-from cvreg_trainer.screening.row_features import NUM_FEATURES, row_features
-from cvreg_trainer.screening.rule import RULE
-from cvreg_trainer.screening.scoring_pass import score_rows
-from cvreg_trainer.screening.screen import Screen
+from cvreg_trainer.screening.passes.collator import row_id
+from cvreg_trainer.screening.passes.row_features import NUM_FEATURES, row_features
+from cvreg_trainer.screening.passes.scoring_pass import score_rows
+from cvreg_trainer.screening.verdict.rule import RULE
+from cvreg_trainer.screening.verdict.screen import Screen
 
 
 NUM_ROWS = RULE.enough_rows + 4

@@ -25,10 +25,12 @@ from tiny_models import tiny_llava, tiny_text_lm
 from transformers import TrainerCallback
 
 from cvreg_trainer import CrossViewDefenseTrainer
-from cvreg_trainer.screening import find_triggers, looks, scoring_pass, training_screen
-from cvreg_trainer.screening.causes import Cause
+from cvreg_trainer.screening import looks, training_screen
+from cvreg_trainer.screening.audit import find_triggers
 from cvreg_trainer.screening.checkpoint import STATE_FILE
-from cvreg_trainer.screening.collator import SCREENING_KEYS, DataCollatorForScreening
+from cvreg_trainer.screening.passes import scoring_pass
+from cvreg_trainer.screening.passes.collator import SCREENING_KEYS, DataCollatorForScreening
+from cvreg_trainer.screening.verdict.causes import Cause
 
 
 pytestmark = [pytest.mark.lowest, pytest.mark.usefixtures("flags_sentence")]
@@ -356,7 +358,7 @@ def test_evaluation_is_untouched(tmp_path: Path) -> None:
 
 
 def test_the_audit_is_written(tmp_path: Path, run: Any) -> None:
-    from cvreg_trainer.screening.audit import Audit
+    from cvreg_trainer.screening.audit.audit import Audit
 
     trainer, _ = run
     labels = [row in PLANTED for row in range(NUM_ROWS)]

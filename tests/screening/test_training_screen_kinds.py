@@ -16,7 +16,7 @@ from screening_run import NUM_ROWS, PLANTED, SENTENCE, flagged_rows, make_traine
 from tiny_models import tiny_blip2_t5, tiny_llava, tiny_text_lm
 
 from cvreg_trainer.screening import looks
-from cvreg_trainer.screening.row_features import PICTURE_PARTS
+from cvreg_trainer.screening.passes.row_features import PICTURE_PARTS
 
 
 pytestmark = pytest.mark.usefixtures("flags_sentence")
