@@ -22,7 +22,7 @@ LAMBDAS = ("lambda_patch", "lambda_discrepancy", "lambda_entropy")
 
 
 class _Unsaved(str):
-    """A text that is `None` once it has been pickled, and stays what it is in copies."""
+    """A string that becomes `None` when it is pickled, and stays as it is in copies."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
@@ -251,7 +251,7 @@ class CrossViewDefenseConfig(SFTConfig):
         return cls(output_dir, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        # transformers pickles its arguments beside the model, and pushes the file
+        # transformers pickles its arguments next to the model, and pushes that file to the Hub
         return {**self.__dict__, "hub_token": self.hub_token and _Unsaved(self.hub_token)}
 
     @property
@@ -331,7 +331,7 @@ def as_cross_view_config(args: TrainingArguments | None, model: Any) -> CrossVie
         name = model if isinstance(model, str) else get_config_model_id(model.config)
         return CrossViewDefenseConfig(f"{name.split('/')[-1]}-CrossViewDefense")
     values = args.to_dict()
-    # `to_dict` hides everything that is called a token
+    # `to_dict` masks every value whose name ends in `_token`
     values |= {name: getattr(args, name) for name in values if name.endswith("_token")}
     return CrossViewDefenseConfig(**values)
 

@@ -1,12 +1,12 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-SFTTrainer with the paper's three terms beside its loss.
+SFTTrainer with the screening of its rows, and with the paper's three terms added to its loss.
 
 Notable:
-- The task loss, its metrics and its errors are SFTTrainer's own code: `compute_loss` hands it, in the place of the
+- The task loss, its metrics and its errors are SFTTrainer's own code: `compute_loss` hands it, in place of the
   model, a callable that runs both views and keeps what the three terms need.
 - Every term is a sum over the micro-batch divided by the count of the global batch (all micro-batches of the optimiser
-  step, all ranks), so neither loss nor gradient depends on how a global batch is cut.
+  step, all ranks), so neither loss nor gradient depends on how a global batch is split.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             As in [`~trl.SFTTrainer`].
         args ([`CrossViewDefenseConfig`] or [`~transformers.TrainingArguments`], *optional*):
-            Configuration. Arguments of another class are taken over, with the defence's defaults.
+            Configuration. Arguments of another class are converted, with the defence's defaults.
         data_collator ([`~transformers.DataCollator`], *optional*):
             Any collator; the trainer wraps it for training. Defaults to TRL's, and for encoder-decoders to
             [`DataCollatorForEncoderDecoder`].
@@ -190,7 +190,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         with self.naming_rows(self.train_dataset):
             check_images(self, self._image_token_ids, explains_errors=data_collator is None)
             if data_collator is not None and not holds_images and holds_pixels(self.example_batch):
-                # The user's collator makes pixels of rows that hold none, such as paths
+                # The user's collator makes pixels from rows that hold none, for example from paths
                 holds_images = True
                 refuse_incompatible_options(args, model, kwargs, holds_images)
 
@@ -202,7 +202,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         self._head: CrossViewHead | None = None
         if self.uses_cross_view_loss or args.is_screened or (holds_images and not trl_head_serves(base_model)):
             self._head = add_cross_view_head(base_model, args.feature_layer, args.feature_pooling)
-            # Under FSDP2, TRL's head gives other gradients than on one GPU (tests/test_distributed.py)
+            # Under FSDP2, TRL's head gives different gradients than on one GPU (tests/test_distributed.py)
             self._head.replaces_trl_head |= self.is_fsdp_enabled
         self.add_callback(StartReportCallback(self._start_report))
         if self.uses_cross_view_loss:
@@ -234,7 +234,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
         if self._is_vision_dataset and self.args.dataset_text_field not in columns:
-            # TRL's collator reads it, but its trainer takes the column away
+            # TRL's collator reads it, but its trainer drops the column
             columns.append(self.args.dataset_text_field)
 
     @property
@@ -321,10 +321,10 @@ class CrossViewDefenseTrainer(SFTTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # First, since what transformers writes last says that a checkpoint is whole
+        # First, because the file that transformers writes last marks a checkpoint as whole
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
-            # What another run may have left there is not whole any more
+            # A checkpoint that another run may have left there is no longer whole
             (folder / STATE_FILE).unlink(missing_ok=True)
             write_options(folder, self.args, self.model)
         if self._screen is not None:
@@ -372,7 +372,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         task_loss = super().compute_loss(both_views, inputs, num_items_in_batch=counts.tokens)
         output = both_views.output
 
-        # As SFTTrainer scales its loss: DDP averages the gradients of the ranks, whose counts are those of all
+        # As SFTTrainer scales its loss: DDP averages the gradients of the ranks, but the counts are those of all ranks
         ranks = self.accelerator.num_processes // self.get_tp_size() if self.args.average_tokens_across_devices else 1
         terms = [ranks * term.to(task_loss.device) for term in objective.terms(output, has_image, counts)]
         loss = objective.total(task_loss, terms, self.args.lambda_scale(self.state.global_step, self.state.max_steps))
@@ -384,7 +384,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         return (loss, output) if return_outputs else loss
 
     def _log_probs_of_rows(self, inputs: dict[str, Any]) -> torch.Tensor | None:
-        """The sum over each row's tokens, once more; `None` where other processes would have to take part."""
+        """Each row's log-probability, from another forward; `None` where other processes would have to take part."""
         if self.accelerator.num_processes > 1:
             return None
         with torch.no_grad():
@@ -410,8 +410,8 @@ class CrossViewDefenseTrainer(SFTTrainer):
         """
         What the screening found: every row ranked by suspicion, with the reason in words.
 
-        The main process writes the files. Responses, tokens and losses of the rows are in its audit only; that of
-        another process has the verdict on each row.
+        The main process writes the files. Responses, tokens and losses of the rows are in its audit only; the audit of
+        another process has only the verdict on each row.
 
         Args:
             output_dir (`str` or `Path`, *optional*):
@@ -425,7 +425,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
             [`Audit`]
 
         Raises:
-            `ValueError`: if screening is off, or the training has not come to it yet.
+            `ValueError`: if screening is off, or the training has not reached it yet.
         """
         if self._screen is None:
             raise ValueError("`screening='off'`: no row was looked at. Set `screening='drop'` or 'report' and train.")
@@ -476,7 +476,7 @@ class _BothViews:
         )
 
     def __call__(self, *, fused_lm_head: bool, **inputs: Any) -> CrossViewOutput:
-        # Here, where SFTTrainer turns the errors of a forward into advice
+        # Checked here, where SFTTrainer turns the errors of a forward into advice
         if not self.trainer._head_is_checked:
             self.trainer._head_is_checked = True
             check_head(self.trainer, self.model)

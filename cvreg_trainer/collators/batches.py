@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Batches of the two views: which values are visual, which must agree, and views made on pixel tensors.
 
-Notable: no list of processors or model families. A value is judged by its name's ending, its type, and whether it
-changed when nothing but the images' pixels did.
+Notable: there is no list of processors or model families. A value is judged by the ending of its name, its type, and
+whether it changed when nothing but the images' pixels did.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ import torch
 from ..data.rows import CHANNELS
 
 
-# Sequence-aligned values of all families end so: input_ids, mm_token_type_ids, cross_attention_mask, labels, ...
+# Endings of sequence-aligned values in all families: input_ids, mm_token_type_ids, cross_attention_mask, labels, ...
 TOKEN_SUFFIXES = ("_ids", "_mask", "_masks", "labels", "lengths")
-VISUAL_PREFIXES = ("pixel", "image")  # pixel_attention_mask, image_position_ids, ... speak of the image
+VISUAL_PREFIXES = ("pixel", "image")  # pixel_attention_mask, image_position_ids, ... are about the image
 FEATURE_WORDS = ("embed", "feature", "hidden")  # what a vision tower made of pixels
-MIN_SIDE = 8  # of what may be an image by its shape alone
+MIN_SIDE = 8  # smallest side of what may be an image by its shape alone
 
 
 def is_token_key(key: str) -> bool:
@@ -95,8 +95,8 @@ def _difference(key: str, batch: Mapping[str, Any], view: Mapping[str, Any]) -> 
 
 def is_pixels(key: str, value: Any) -> bool:
     """
-    Whether a value of a batch holds image pixels: what is called so (`pixel_values`, `images`), and what has the shape
-    of images (rows, ..., channels, height, width), whatever it is called.
+    Whether a value of a batch holds image pixels: by its name (`pixel_values`, `images`) or, whatever its name, by the
+    shape of images (rows, ..., channels, height, width).
     """
     if is_token_key(key) or "mask" in key or any(word in key for word in FEATURE_WORDS):
         return False
@@ -112,7 +112,7 @@ def is_pixels(key: str, value: Any) -> bool:
 
 
 def is_visual(key: str, value: Any) -> bool:
-    """Whether a value of a batch may speak of what images show: pixels, patches or features, in any shape."""
+    """Whether a value of a batch may depend on what images show: pixels, patches or features, in any shape."""
     if is_token_key(key) or "mask" in key:
         return False
     tensors = list(tensors_of(value))
@@ -132,8 +132,8 @@ def perturb_pixels(
         key (`str`):
             Its name in the batch, for the error.
         value (`torch.Tensor` of shape `(B, ..., C, H, W)`, or a list of `B` tensors of shape `(..., C, H, W)`):
-            Images of `B` rows; `C` is 1, 3 or 4. Every (C, H, W) is one image with a rectangle of its own; images that
-            only fill up the tensor, all zeros, stay so.
+            Images of `B` rows; `C` is 1, 3 or 4. Every (C, H, W) is one image with a rectangle of its own; images of
+            all zeros, which only pad the tensor, stay as they are.
         perturbation (`Callable`):
             Makes the view of an array of shape `(H, W, C)`.
         generators (`Sequence[np.random.Generator | None]`):
@@ -171,7 +171,7 @@ def _perturb_images(
     if pixels.dtype in (torch.bfloat16, torch.float16):
         pixels = pixels.float()  # NumPy has no bfloat16; both round-trip exactly
     flat = pixels.reshape(-1, *images.shape[-3:]).movedim(1, -1).numpy()  # (N, H, W, C)
-    # Images of all zeros only fill up a row that has fewer than others
+    # Images of all zeros only pad a row that has fewer images than others
     views = [torch.from_numpy(perturbation(image, rng) if image.any() else image.copy()) for image in flat]
     if not views:
         return images.clone()

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Which collator makes the batches of a trainer whose user chose none: TRL's, or one of ours where TRL's cannot."""
+"""Chooses the collator of a trainer whose user gave none: TRL's, or one of ours where TRL's cannot serve the rows."""
 
 from __future__ import annotations
 

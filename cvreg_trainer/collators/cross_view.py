@@ -44,7 +44,7 @@ class DataCollatorForCrossView:
             Seed of the perturbations.
         image_token_ids (`Collection[int]`, *optional*):
             Ids that stand for an image in the text. Labels with these ids become -100, whatever the inner collator
-            gives: that an image follows is nothing to learn.
+            gives: a model should not learn to predict image tokens.
 
     Example:
     ```python

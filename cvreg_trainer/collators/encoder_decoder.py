@@ -142,7 +142,7 @@ class DataCollatorForEncoderDecoder:
 
 
 def _pad(rows: list[list[int]], fill: int) -> torch.Tensor:
-    """Rows of ids, filled up on the right: (B, longest)."""
+    """Rows of ids, padded on the right: (B, longest)."""
     longest = max(map(len, rows))
     return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
 

@@ -2,9 +2,9 @@
 """Collation of prompt-completion rows for decoder-only models that TRL's collator does not serve.
 
 Notable: TRL leaves whatever a processor aligns with the text beyond ids and attention mask (the image masks of IDEFICS
-and Mllama, the image positions of Kosmos-2) at the prompt's length. It calls processors without images that refuse
-that (PaliGemma), and on several texts at once where all of them get image tokens or none (BLIP-2). Here the processor
-sees one prompt at a time, as it does when the model is used, and the completion is put behind it.
+and Mllama, the image positions of Kosmos-2) at the prompt's length. It calls processors without images, which some
+refuse (PaliGemma), and on several texts at once, where some give image tokens to all of them or to none (BLIP-2). Here
+the processor sees one prompt at a time, as it does at inference, and the completion is appended.
 """
 
 import inspect
@@ -24,7 +24,7 @@ class DataCollatorForPromptCompletion:
 
     Rows hold `prompt` and `completion`, both strings or both conversations, and their images in `image`, `images` or
     the conversation's content; rows with and without images can be mixed if the processor takes both. Only completions
-    are labels; each is ended by exactly one EOS. A processor that takes a `suffix` (PaliGemma) gets the completion so.
+    are labels; each ends in exactly one EOS. A processor that takes a `suffix` (PaliGemma) gets the completion there.
 
     Args:
         processor ([`~transformers.ProcessorMixin`]):
@@ -79,7 +79,7 @@ class DataCollatorForPromptCompletion:
         }
 
     def _append(self, encoded: dict[str, torch.Tensor], completion: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The inputs of a prompt with a completion of shape (1, C) behind it, and the labels."""
+        """The inputs of a prompt with a completion of shape (1, C) appended, and the labels."""
         ids = encoded["input_ids"]
         length = ids.shape[1]
         ends = int(ids[0, -1] == self.processor.tokenizer.eos_token_id)  # some tokenizers end every text
@@ -87,7 +87,7 @@ class DataCollatorForPromptCompletion:
         for key, value in encoded.items():
             if _is_aligned(key, value, length):
                 prompt = value[:, : length - ends]
-                # What the prompt's last token may look at, the completion may
+                # The completion may attend to whatever the prompt's last token may
                 last = prompt[:, -1:].expand(-1, completion.shape[1], *prompt.shape[2:])
                 behind = (
                     completion if key == "input_ids" else last if key.endswith("_mask") else torch.zeros_like(last)
@@ -116,7 +116,7 @@ class DataCollatorForPromptCompletion:
         given = next(value for value in values if value is not None)
         owner = next(row for row in rows if key in row)
         if _is_aligned(key, given, owner["input_ids"].shape[1]):
-            # A row without images has nothing to say about them
+            # Zeros for a row without images, which has no such value
             filled = [
                 value if value is not None else given.new_zeros(1, row["input_ids"].shape[1], *given.shape[2:])
                 for value, row in zip(values, rows, strict=True)
@@ -140,8 +140,8 @@ def trl_collates(collator: Any, row: Mapping[str, Any], image_token_ids: Collect
             Ids that stand for an image in the text.
 
     Returns:
-        `bool`: whether it takes the row, all that goes with the text is as long as the text, and a row without an
-        image gets no image tokens beside it.
+        `bool`: whether it takes the row, everything aligned with the text is as long as the text, and a row without an
+        image gets no image tokens when it shares a batch with this one.
     """
     try:
         batch = collator([copy_row(row)])
@@ -162,7 +162,7 @@ def trl_collates(collator: Any, row: Mapping[str, Any], image_token_ids: Collect
 
 
 def _is_aligned(key: str, value: Any, length: int) -> bool:
-    """Whether a value, of shape (1, length, ...), goes with the text."""
+    """Whether a value, of shape (1, length, ...), is aligned with the text."""
     return (
         isinstance(value, torch.Tensor)
         and value.ndim > 1
@@ -172,6 +172,6 @@ def _is_aligned(key: str, value: Any, length: int) -> bool:
 
 
 def _pad_to(value: torch.Tensor, shape: list[int], fill: int) -> torch.Tensor:
-    """A value filled up at the end of each of its dimensions but the first."""
+    """A value padded at the end of each of its dimensions but the first."""
     missing = [(0, size - have) for size, have in zip(shape, value.shape[1:], strict=True)]
     return torch.nn.functional.pad(value, [side for pair in reversed(missing) for side in pair], value=fill)

@@ -56,7 +56,7 @@ class SeededViews:
     def generator(self, digest: bytes) -> np.random.Generator:
         """A fresh generator for a row with this digest (see [`row_digest`])."""
         state = hashlib.blake2b(f"{self.seed} {self.epoch} ".encode() + digest, digest_size=16).digest()
-        # Named, since NumPy may change what default_rng is
+        # Named explicitly, since NumPy may change what `default_rng` gives
         return np.random.Generator(np.random.PCG64(int.from_bytes(state, "big")))
 
     def of_row(self, row: Any, digest: bytes) -> Any:

@@ -15,16 +15,16 @@ def check_cross_view_head(model: nn.Module, inputs: dict[str, Any], *, mixed_pre
     """
     Compare the loss of a small batch through the cross-view head with the model's own, in evaluation mode.
 
-    Families differ in ways that nobody lists (logits longer than the labels, factors between head and loss): a
-    mismatch would train something else than the task, silently.
+    Model families differ in undocumented ways (logits longer than the labels, factors between head and loss), and a
+    mismatch would silently train something other than the task.
 
     Args:
         model (`torch.nn.Module`):
-            Model with a cross-view head, wrapped for distributed training or not; it returns in training mode.
+            Model with a cross-view head, wrapped for distributed training or not; it is left in training mode.
         inputs (`dict[str, Any]`):
             A batch with `labels`, some of them valid.
         mixed_precision (`bool`, *optional*, defaults to `False`):
-            Whether the model's forward has been wrapped to compute in half precision, which shows nowhere outside it.
+            Whether the model's forward has been wrapped to compute in half precision, which nothing else reveals.
 
     Raises:
         `ValueError`: if the two losses differ, with both numbers.
@@ -32,7 +32,7 @@ def check_cross_view_head(model: nn.Module, inputs: dict[str, Any], *, mixed_pre
     model.eval()
     base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     labels = inputs["labels"]
-    # Image tokens can have ids outside the head's vocabulary (Mllama), which the model's own loss does not take
+    # Image tokens can have ids outside the head's vocabulary (Mllama), which the model's own loss does not accept
     vocabulary = getattr(base.get_output_embeddings(), "out_features", int(labels.max()) + 1)
     inputs = {**inputs, "labels": labels.masked_fill(labels >= vocabulary, -100)}
     try:
@@ -41,7 +41,7 @@ def check_cross_view_head(model: nn.Module, inputs: dict[str, Any], *, mixed_pre
     finally:
         model.train()
     ours = float(-output.log_probs.sum() / output.label_mask.sum())
-    # Not the loss's type: models compute it in float32 from whatever they are in
+    # Not by the loss's dtype: models compute it in float32 whatever their own dtype
     is_exact = base.dtype == torch.float32 and not mixed_precision and not torch.is_autocast_enabled(own.device.type)
     if abs(ours - float(own)) > (1e-3 if is_exact else 5e-2) * max(1.0, abs(float(own))):
         raise ValueError(

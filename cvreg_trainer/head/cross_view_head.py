@@ -1,13 +1,13 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Both views of a batch in one forward of the model, and everything the loss needs out of it.
+Runs both views of a batch in one forward of the model, and computes from it everything that the loss needs.
 
 Notable:
 - There is no table of model families. The final hidden states are taken where they enter `get_output_embeddings()`,
   by a hook that passes only one position on, so that the model itself builds one row of logits instead of all.
 - How that row relates to the head's output (logit scale, soft capping) is measured at the first call, not looked up:
   configurations name the same factor in six ways, and some models that carry the name do not apply it.
-- All that the loss needs leaves through the outputs of the wrapped forward: that is where DDP, FSDP and ZeRO look.
+- All that the loss needs is returned as output of the wrapped forward: that is where DDP, FSDP and ZeRO look.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def is_encoder_decoder(config: Any) -> bool:
 
 
 class CrossViewHead:
-    """What [`add_cross_view_head`] settles once about a model; see its arguments."""
+    """What [`add_cross_view_head`] determines once about a model; see its arguments."""
 
     def __init__(self, model: PreTrainedModel, feature_layer: int | str | None, feature_pooling: str) -> None:
         self.class_name = type(model).__name__
@@ -140,10 +140,11 @@ class CrossViewHead:
             linear = torch.ones_like(logits, dtype=torch.bool) if cap is None else logits.abs() < 0.9 * cap
             uncapped = logits if cap is None else cap * torch.atanh((logits / cap) * linear)
             scale = float((uncapped * output * linear).sum() / (output * linear).square().sum().clamp(min=1e-30))
-            # A fit of thousands of rounded numbers: closer to 1 than bfloat16 can represent means 1
+            # Fitted to thousands of rounded numbers: closer to 1 than bfloat16 can resolve means 1
             scale = 1.0 if abs(scale - 1) < 2e-3 else scale
             expected = output * scale if cap is None else cap * torch.tanh(output * scale / cap)
-            # Of the expected ones: a masked logit (Chameleon's image tokens, at the smallest number) does not count
+            # Relative to the expected ones: a masked logit (Chameleon's image tokens, at the smallest number) must not
+            # widen the tolerance
             if (expected - logits).abs().max() <= 0.02 * expected.abs().max() + 1e-3:
                 self.logit_scale, self.softcap = scale, cap
                 return
@@ -161,10 +162,10 @@ def add_cross_view_head(
     Add a cross-view head to `model`: `model(..., perturbed_pixel_values=..., labels=labels, cross_view=True)` runs the
     original and the perturbed view as one batch `[original, perturbed]` and returns a [`CrossViewOutput`].
 
-    Every input `x` without a twin `perturbed_x` serves both views. `single_view=True` gives what the original view
-    alone can tell. Without either the forward is the one the model had, so generation and evaluation are unchanged;
-    `fused_lm_head=True`, which TRL's trainers pass, is answered here for the one view where TRL's own head cannot
-    serve the model. Add this head after TRL's and to the base model of a PEFT model.
+    Every input `x` without a twin `perturbed_x` serves both views. `single_view=True` gives what follows from the
+    original view alone. Without either, the forward is the one the model had, so generation and evaluation are
+    unchanged; `fused_lm_head=True`, which TRL's trainers pass, is handled here, with one view, where TRL's own head
+    cannot serve the model. Add this head after TRL's, and to the base model of a PEFT model.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -192,7 +193,7 @@ def add_cross_view_head(
     ) -> Any:
         inner = inner_forward
         if self is not model:
-            # A copy runs on itself: the forward it came with is bound to the model it was copied from
+            # A copy runs its own forward: the one it came with is bound to the model it was copied from
             inner = functools.partial(type(self).forward, self)
         if cross_view or single_view:
             return _forward_views(self, inner, head, kwargs, num_views=2 if cross_view else 1)
@@ -272,7 +273,7 @@ def _capture(
 
     def before_head(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         captured["hidden"] = args[0]
-        # In one piece: a slice is multiplied row by row where the weight is frozen, which reads all of it for each
+        # Contiguous: with a frozen weight, a slice is multiplied row by row, each reading all of the weight
         return args[0][:, -1:].contiguous(), *args[1:]
 
     def after_head(_: nn.Module, args: Any, output: torch.Tensor) -> None:
@@ -295,7 +296,7 @@ def _capture(
 
 
 def _both_views(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The batch `[original, perturbed]`: inputs with a twin `perturbed_*` beside it, all others twice."""
+    """The batch `[original, perturbed]`: inputs with a twin `perturbed_*` joined with it, all others repeated."""
     doubled = {}
     for name, value in inputs.items():
         if name.startswith("perturbed_") and name.removeprefix("perturbed_") in inputs:
@@ -313,7 +314,7 @@ def _both_views(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoder_start_token_id(config: Any) -> int | None:
-    """The token that an encoder-decoder's labels are shifted behind, wherever the family's configuration has it."""
+    """The token that starts an encoder-decoder's shifted labels, wherever the family's configuration has it."""
     text_config = config.get_text_config(decoder=True)
     starts = [getattr(source, "decoder_start_token_id", None) for source in (text_config, config)]
     starts.append(getattr(text_config, "bos_token_id", None))
@@ -336,7 +337,7 @@ def _feature_distance(features: torch.Tensor, mask: torch.Tensor | None, pooling
     mask = mask.to(original.device, torch.float32)
     if pooling == "last":
         mask = mask * (mask.flip(1).cumsum(1).flip(1) == 1)
-    # Pool the difference: the pooled features are close, and would cancel in the features' own precision
+    # Pool the difference: pooled features are so close that subtracting them in their own precision would cancel
     difference = (original.float() - perturbed.float()) * mask.unsqueeze(-1)
     pooled = difference.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
     return pooled.square().sum(-1)

@@ -58,8 +58,8 @@ def _find_stack(model: PreTrainedModel) -> tuple[str, int]:
             f"No decoder layers were found in {type(model).__name__} (a `ModuleList` of {max(filter(None, depths))} "
             "layers inside `get_decoder()`). Set `feature_layer` to the dotted name of one of its modules."
         )
-    # The outermost stack: vision towers inside a decoder that holds everything lie deeper. Of several side by side the
-    # one with the plainest name: IDEFICS can have as many cross-attention layers as layers
+    # The outermost stack: vision towers inside a decoder that holds everything lie deeper. Of several at one depth the
+    # one with the shortest name: IDEFICS can have as many cross-attention layers as layers
     _, _, name, num_layers = min(stacks)
     prefix = next(path for path, module in model.named_modules() if module is decoder)
     return ".".join(filter(None, (prefix, name))), num_layers

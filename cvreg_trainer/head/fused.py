@@ -72,11 +72,11 @@ def cross_view_statistics(
         weight (`torch.Tensor` of shape `(V, D)`):
             Weight of the head.
         targets (`torch.Tensor` of shape `(N,)`):
-            Word ids in `[0, V)`.
+            Token ids in `[0, V)`.
         bias (`torch.Tensor` of shape `(V,)`, *optional*):
             Bias of the head.
         logit_scale (`float`, *optional*, defaults to `1.0`):
-            Factor the model multiplies its head's output with.
+            Factor by which the model multiplies its head's output.
         softcap (`float`, *optional*):
             Bound `c` of the soft capping `c * tanh(z / c)`, after the scale.
 
@@ -116,7 +116,7 @@ class _Fold:
         return 2 * self.max + self.squares.log()
 
     def entropy(self) -> torch.Tensor:
-        # Of the centred logits: with the logits themselves, two numbers of their size would cancel
+        # From the centred logits: from the logits themselves, two numbers of their size would cancel
         return self.sum.log() - self.weighted / self.sum
 
 
@@ -139,7 +139,7 @@ class _CrossViewFunction(torch.autograd.Function):
         ctx.projection = _Projection(
             logit_scale, softcap, torch.get_autocast_dtype(device) if autocast else hidden.dtype
         )
-        # One column a token: log_probs, top-1 index, then what the backward pass needs
+        # One column per token: log_probs, top-1 index, then what the backward pass needs
         columns = hidden.new_zeros((7, len(hidden)), dtype=_statistics_dtype(hidden))
         with torch.autocast(device, enabled=False):
             for rows in _slices(len(hidden), TOKEN_TILE):
@@ -188,7 +188,7 @@ _LOG_PROBS, _TOP1, _ENTROPY, _LSE, _LSE_SUM, _LSE_DOUBLE, _LSE_DOUBLE_PERTURBED 
 
 
 class _Projection(NamedTuple):
-    """The way from hidden states to logits and back, for one tile of words."""
+    """Maps hidden states to logits, and gradients back, for one tile of the vocabulary."""
 
     scale: float
     softcap: float | None
@@ -207,7 +207,7 @@ class _Projection(NamedTuple):
         return grad * self.scale
 
     def matmul(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """The product of factors in the compute dtype, left unrounded."""
+        """The product of two factors cast to the compute dtype; the result is not rounded to it."""
         left, right = left.to(self.dtype), right.to(self.dtype)
         if self.dtype in (torch.float32, torch.float64):
             return left @ right

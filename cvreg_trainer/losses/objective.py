@@ -88,13 +88,13 @@ class CrossViewObjective:
         """The task loss and the weighted terms, all weights times a factor."""
         loss = task_loss
         for weight, term in zip(self.weights, terms, strict=True):
-            # A term without a weight is logged but takes no part: 0 times an infinity would
+            # A term with weight 0 is logged but left out: 0 times an infinity would make the loss NaN
             if weight > 0:
                 loss = loss + scale * weight * term
         return loss
 
     def parts(self, task_loss: torch.Tensor, terms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """By their names the parts that [`CrossViewObjective.total`] adds up."""
+        """The parts that [`CrossViewObjective.total`] adds up, by name."""
         parts = zip(TERMS, (task_loss, *terms), (1.0, *self.weights), strict=True)
         return {name: value for name, value, weight in parts if weight}
 
@@ -110,7 +110,7 @@ class CrossViewObjective:
 
         Args:
             gather (`Callable`):
-                Puts the tensors `(4,)` of all ranks together.
+                Concatenates the tensors `(4,)` of all ranks.
         """
         if self._sums is None:
             return {}

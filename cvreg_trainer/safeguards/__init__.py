@@ -1,2 +1,2 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What hours of training should not end with: parts that never trained, broken checkpoints, weights gone to NaN."""
+"""Checks against what can waste hours of training: parts that never train, broken checkpoints, weights gone to NaN."""

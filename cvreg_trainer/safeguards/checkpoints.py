@@ -1,9 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Whether a checkpoint is whole, and that of this training, asked before a resumed one overwrites anything.
+Checks that a checkpoint is whole and belongs to this training, before a resumed one overwrites anything.
 
 Notable: transformers writes a checkpoint file by file, `trainer_state.json` last. A process that is killed in between
-leaves a folder that looks like a checkpoint; without that file, or with a file cut short, it is none.
+leaves a folder that looks like a checkpoint but is not one: that file is missing, or some file is truncated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "cross_view_defense.json"
 STATE_FILE = "trainer_state.json"
-# What a training cannot be gone on with under another value: the views, the cut and the loss would be others
+# Options that a resumed training must not change: the views, the cut or the loss would be different
 OPTIONS = (
     "seed",
     "data_seed",
@@ -48,7 +48,7 @@ OPTIONS = (
 
 def write_options(folder: Path, args: CrossViewDefenseConfig, model: nn.Module) -> None:
     """
-    Keep in a checkpoint what it was made with.
+    Record in a checkpoint which options and model it was made with.
 
     Args:
         folder (`Path`):
@@ -63,7 +63,7 @@ def write_options(folder: Path, args: CrossViewDefenseConfig, model: nn.Module) 
 
 
 def _made_with(args: CrossViewDefenseConfig, model: nn.Module) -> dict[str, Any]:
-    # ZeRO-3 keeps empty parameters and their size beside them
+    # ZeRO-3 leaves the parameters empty and keeps their size in `ds_numel`
     number = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
     options = {name: getattr(args, name) for name in OPTIONS}
     return {**options, "model": type(model).__name__.removeprefix("FSDP"), "trainable parameters": number}
@@ -75,7 +75,7 @@ def what_is_broken(folder: Path) -> str | None:
 
     Args:
         folder (`Path`):
-            Folder that is called a checkpoint.
+            Folder that is named like a checkpoint.
 
     Returns:
         `str`: what is missing or cut short; `None` if all files can be read.
@@ -100,7 +100,7 @@ def what_is_broken(folder: Path) -> str | None:
 
 def last_whole_checkpoint(output_dir: str | Path) -> str:
     """
-    The newest checkpoint of a folder that is whole; those that are not are passed over with a warning.
+    The newest checkpoint of a folder that is whole; others are skipped with a warning.
 
     Args:
         output_dir (`str` or `Path`):
@@ -131,13 +131,13 @@ def _number(path: Path) -> int | None:
 
 def check_checkpoint(folder: Path, args: CrossViewDefenseConfig, model: nn.Module) -> None:
     """
-    Raise unless a training can go on from a checkpoint.
+    Raise unless a training can be resumed from a checkpoint.
 
     Args:
         folder (`Path`):
             Folder of the checkpoint.
         args ([`CrossViewDefenseConfig`]):
-            Configuration of the training that is to go on.
+            Configuration of the training to resume.
         model (`torch.nn.Module`):
             Its model, not wrapped.
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What one collated row tells before anything is trained: whether its images arrive, and whether the head is right."""
+"""Checks on one collated row before anything is trained: whether its images arrive, and whether the head is right."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..random_state import preserve_random_state
 
 def collate_example(trainer: Any) -> dict[str, Any]:
     """
-    The first row with a supervised token, collated; of the first rows the last where none has any.
+    The first row with a supervised token, collated; if none of the first rows has any, the last of them.
 
     Args:
         trainer ([`CrossViewDefenseTrainer`]):
@@ -36,7 +36,7 @@ def collate_example(trainer: Any) -> dict[str, Any]:
 
 def check_images(trainer: Any, image_token_ids: list[int], explains_errors: bool) -> None:
     """
-    Raise if the first row has places for an image and no image came to them, or the other way round.
+    Raise if the first row has places for an image and no image reaches them, or the other way round.
 
     Args:
         trainer ([`CrossViewDefenseTrainer`]):
@@ -44,10 +44,10 @@ def check_images(trainer: Any, image_token_ids: list[int], explains_errors: bool
         image_token_ids (`list[int]`):
             Ids that stand for an image in the text.
         explains_errors (`bool`):
-            Whether the collator is not the user's own, so that what its errors mean is known.
+            Whether the meaning of the collator's errors is known, because it is not the user's own.
 
     Raises:
-        `ValueError`: if images and their places do not fit, naming the row.
+        `ValueError`: if images and their places do not match, naming the row.
     """
     try:
         ids, batch = torch.tensor(image_token_ids), trainer.example_batch

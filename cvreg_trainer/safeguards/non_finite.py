@@ -1,9 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-A loss that is not a number, stopped before its gradients reach the weights, with the term and the rows that gave it.
+Stops at a loss that is not finite, before its gradients reach the weights, and names the term and the rows behind it.
 
-Notable: only losses are asked. Gradients that overflow in float16 are the scaler's everyday business, and it skips
-their step.
+Notable: only losses are checked. Gradients that overflow in float16 are normal: the gradient scaler skips their step.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def non_finite_error(
         values (`Mapping[str, torch.Tensor]`):
             Name and value of each term of the loss.
         per_row (`torch.Tensor` of shape `(B,)` or longer, *optional*):
-            Sum of all that a row adds to the terms. Without it all rows are named.
+            Sum of all that each row contributes to the terms. Without it, all rows are named.
 
     Returns:
         `ValueError`: to be raised.
@@ -65,7 +64,7 @@ def _contents(batch: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
 
 
 def _names_of_rows(trainer: Any, contents: list[tuple[list[int], list[int]]]) -> list[str]:
-    """Row numbers where the data set can be searched, and what each row teaches."""
+    """Row numbers where the data set can be searched, and each row's response."""
     missing, numbers = dict.fromkeys(map(repr, contents)), dict[str, int]()
     dataset, is_stream = trainer.rows_for_collator(), not has_length(trainer.train_dataset)
     if not is_stream:

@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What a user asked to train and what would stay as it is, refused before a training starts.
+"""Refuses, before a training starts, a model in which something that the user asked to train would stay frozen.
 
-Notable: PEFT passes over names in `modules_to_save` and in a list of `target_modules` that fit nothing, as long as
-another one fits. A projector under another family's name would then stay frozen for the whole training.
+Notable: PEFT ignores names in `modules_to_save` and in a list of `target_modules` that match nothing, as long as
+another one matches. A projector under another family's name would then stay frozen for the whole training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..shorten import shorten
 
 def refuse_frozen_parts(model: nn.Module) -> None:
     """
-    Raise unless something trains, and everything that the adapters' configurations name.
+    Raise unless something trains, including everything that the adapters' configurations name.
 
     Args:
         model (`torch.nn.Module`):
@@ -27,7 +27,7 @@ def refuse_frozen_parts(model: nn.Module) -> None:
 
     Raises:
         `ValueError`: if no parameter trains, or a name in `modules_to_save`, `target_parameters` or a list of
-            `target_modules` fits nothing.
+            `target_modules` matches nothing.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         remedy = "unfreeze some (`requires_grad_(True)`), or pass a `peft_config`"
@@ -63,7 +63,7 @@ def _refuse_names_without_a_part(model: PeftModel, adapter: str) -> None:
 
 
 def _without_a_part(names: Iterable[str], found: Collection[str]) -> Iterator[str]:
-    # As PEFT finds `modules_to_save`; of the others it compares whole parts of dotted names, whose ends are these too
+    # As PEFT matches `modules_to_save`; for the others it compares whole parts of dotted names, which match here too
     return (name for name in names if not any(part.endswith(name) for part in found))
 
 
@@ -86,10 +86,10 @@ def keep_quantised_weights(model: nn.Module) -> None:
 @contextmanager
 def explaining_quantised_parts() -> Iterator[None]:
     """
-    Say what to do about quantised modules that are to be trained as a whole.
+    Explain what to do about quantised modules that are to be trained as a whole.
 
     Raises:
-        `ValueError`: in the place of torch's error about integers without gradients.
+        `ValueError`: in place of torch's error about integers without gradients.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-What a checkpoint holds of the screening: its looks at the rows, of which the cut is made again.
+What the screening stores in a checkpoint: its looks at the rows, from which a resumed training makes the cut again.
 
-Notable: the looks are at the same rows, whose names and tokens are written once.
+Notable: all looks are at the same rows, so the rows' names and tokens are written once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def save_looks(
     folder: str | Path, looks: Mapping[str, TokenStatistics | None], rest: RestOfRows | None = None
 ) -> None:
     """
-    Write the looks that there are so far.
+    Write the looks taken so far.
 
     Args:
         folder (`str` or `Path`):
             Folder of the checkpoint.
         looks (`Mapping[str, TokenStatistics | None]`):
-            By their names, which are `LOOKS`; see [`TokenStatistics.sharing`].
+            By name, as in `LOOKS`; they share rows and tokens ([`TokenStatistics.sharing`]).
         rest ([`RestOfRows`], *optional*):
             Rows that were not looked at.
     """
@@ -53,7 +53,7 @@ def save_looks(
 
 def load_looks(folder: str | Path) -> tuple[dict[str, TokenStatistics], RestOfRows | None]:
     """
-    Read what [`save_looks`] wrote; nothing where there is nothing.
+    Read what [`save_looks`] wrote; no looks and `None` if the checkpoint has no such file.
 
     Args:
         folder (`str` or `Path`):

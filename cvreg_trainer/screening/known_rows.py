@@ -1,8 +1,8 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Whether the rows that are trained on are those that were scored: a row is recognised by its content.
+Checks that the rows that are trained on are those that were scored: a row is recognised by its content.
 
-Notable: what is not recognised is never trained on unscreened. It is an error, or, in a stream, left out.
+Notable: a row that is not recognised is never trained on. It is an error or, in a stream, left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPEAT_REMEDY = (
 
 def check_repeats(trainer: Any) -> None:
     """
-    Read some rows twice: random augmentation in the data set would show first at the cut.
+    Read some rows twice: random augmentation in the data set would otherwise not show until the cut.
 
     Args:
         trainer ([`CrossViewDefenseTrainer`]):
@@ -42,7 +42,7 @@ def check_repeats(trainer: Any) -> None:
     if is_streamed:
         passes = [[(place, row_digest(row)) for place, row in enumerate(dataset.take(NUM_TRIED))] for _ in range(2)]
     else:
-        # In turn, not twice over all of them: a data set that keeps its last row is read again then
+        # One pass after the other, not each row twice in succession: a data set may cache the row it read last
         places = np.unique(np.linspace(0, len(dataset) - 1, NUM_TRIED).astype(int)).tolist()
         passes = [[(place, row_digest(dataset[place])) for place in places] for _ in range(2)]
     for (place, first), (_, second) in zip(*passes, strict=True):
@@ -77,7 +77,7 @@ def check_resumed_rows(trainer: Any, rows: Any, known: np.ndarray) -> None:
 
 def leave_out_new_rows(batch: dict[str, Any], known: np.ndarray, is_streamed: bool) -> bool:
     """
-    Take rows that were never scored out of the loss of a batch, in place.
+    Exclude rows that were never scored from the loss of a batch, in place.
 
     Args:
         batch (`dict[str, Any]`):
@@ -85,13 +85,13 @@ def leave_out_new_rows(batch: dict[str, Any], known: np.ndarray, is_streamed: bo
         known (`np.ndarray` of shape `(R,)`, int64):
             Names of the rows that were scored, ascending.
         is_streamed (`bool`):
-            Whether such rows are to be expected.
+            Whether the data are streamed, so that such rows are to be expected.
 
     Returns:
         `bool`: whether there were any.
 
     Raises:
-        `ValueError`: if there are, in what is not a stream.
+        `ValueError`: if there are any and the data are not streamed.
     """
     ids = batch["row_id"]
     is_new = torch.from_numpy(_are_new(ids.cpu().numpy(), known)).to(ids.device)

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What the log says of a screening: before it, that it may find nothing, and after it, when to look at the audit."""
+"""What a screening logs: before it, that there are too few rows or steps; after it, how many rows were flagged."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def warn_of_too_little(args: Any, num_rows: int, warmup_steps: int) -> None:
 
 
 def log_verdict(args: Any, screen: Screen) -> None:
-    """Say how many rows were flagged; warn where they are many, or more than `screening_cap` allows."""
+    """Log how many rows were flagged; warn if there are many, or more than `screening_cap` allows."""
     num_rows, num_flagged, share = len(screen.is_flagged), int(screen.is_flagged.sum()), screen.is_flagged.mean()
     done = "left out" if args.drops_rows else "flagged"
     logger.info("Screening %s %d of %d rows.", done, num_flagged, num_rows)

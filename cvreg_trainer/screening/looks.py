@@ -1,9 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-What a training's model has seen of the rows, and what is made of it.
+The looks that a training's model takes at the rows, from the first pass over them to the verdict.
 
-Notable: all processes look, but the main one alone keeps what was seen. On the others the rows have names and no
-tokens.
+Notable: all processes take part in a look, but only the main one keeps the results. On the others the rows have names
+and no tokens.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Looks:
             trainer ([`CrossViewDefenseTrainer`]):
                 Trainer in its training loop.
             rows:
-                The rows, map-style or streamed. Of a stream all are looked at: its rows have no positions.
+                The rows, map-style or streamed. All rows of a stream are looked at: they have no positions to draw.
             reads_rows (`bool`):
-                Whether pixels are made of the images in the rows; see [`finds_images_in_rows`].
+                Whether pixels are made from the images in the rows; see [`finds_images_in_rows`].
         """
         most, looked_at = trainer.args.screening_rows, None
         if has_length(rows) and len(rows) > most:
@@ -67,7 +67,7 @@ class Looks:
 
     def again(self, trainer: Any, rows: Any, reads_rows: bool) -> Looks:
         """
-        These, and the two looks of the model as it is now; see [`Looks.first`].
+        The base model's look and the two looks of the model as it is now; see [`Looks.first`].
 
         Raises:
             `ValueError`: if the rows are not those of the first look.
@@ -121,12 +121,12 @@ class Looks:
 
     def parted(self, most: int, seed: int) -> Looks:
         """
-        The same, as if no more than `most` rows had been looked at: of a stream all have been, and honest words have
-        causes too in so many.
+        The same, as if no more than `most` rows had been looked at. All rows of a stream have been, and among too many
+        rows even honest words have causes.
 
         Args:
             most (`int`):
-                Largest number of rows that a verdict is made of.
+                Largest number of rows to base a verdict on.
             seed (`int`):
                 Draws them.
         """
@@ -139,7 +139,7 @@ class Looks:
         return Looks(base, warm, other, RestOfRows(chosen, others))
 
     def shared(self) -> Looks:
-        """The same, whose rows and tokens are held once."""
+        """The same looks, with rows and tokens in memory only once."""
         base, warm, other = self.all_three
         return Looks(base, warm.sharing(base), other.sharing(base), self.rest)
 
@@ -166,7 +166,7 @@ class Looks:
         return read[0] if read else names
 
     def _names(self) -> Looks:
-        """As other processes have them."""
+        """The looks as processes other than the main one hold them."""
         base = TokenStatistics.of_rows(self.base.row_ids)
         again = base if self.is_done else None
         rest = self.rest and RestOfRows(self.rest.looked_at, TokenStatistics.of_rows(self.rest.rows.row_ids))
@@ -174,7 +174,7 @@ class Looks:
 
 
 def _draw(number: int, most: int, seed: int) -> np.ndarray:
-    """Positions of so many of some rows, ascending. Shape `(most,)`, int64."""
-    # Not by the seed alone, which may have chosen the poisoned rows of an experiment too
+    """Positions of `most` of `number` rows, drawn at random, ascending. Shape `(most,)`, int64."""
+    # Not by the seed alone: an experiment may have drawn its poisoned rows with the same seed
     rng = np.random.Generator(np.random.PCG64([seed, number, most]))
     return np.sort(rng.choice(number, most, replace=False))

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What one process works out for all of them."""
+"""Runs a function on the main process and gives its result to all processes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ LONGEST = timedelta(days=7)
 
 def on_main_process(accelerator: Any, make: Callable[[], T]) -> T:
     """
-    What a function returns, called on the main process alone and told to all, which all have to call this.
+    Call a function on the main process only and return its result on all processes, which all have to call this.
 
     Args:
         accelerator ([`~accelerate.Accelerator`]):
-            That of the training.
+            The training's accelerator.
         make (`Callable`):
-            The function. The others get a copy of its result.
+            The function. The other processes get a copy of its result.
 
     Raises:
         `RuntimeError`: on the other processes, if it failed; on the main process whatever it raised.
     """
     if accelerator.num_processes == 1:
         return make()
-    # The others wait in a group of their own, on the CPU and for as long as it takes. In the training's group, NCCL
-    # would take a verdict on millions of rows for a process that hangs, and end them all (after `ddp_timeout`).
+    # The others wait in a group of their own, on the CPU and with a long timeout. In the training's group, NCCL would
+    # mistake a verdict on millions of rows for a process that hangs, and abort them all (after `ddp_timeout`).
     group = distributed.new_group(backend="gloo", timeout=LONGEST)
     told: list[Any] = [None, None]
     error = None

@@ -1,9 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-The schedule of the learning rate from the cut on: it starts over, over the steps that are left.
+The learning-rate schedule from the cut on: it restarts, over the steps that are left.
 
 What follows the cut is a training of its own, from the weights of step 0 and with a fresh optimiser. In the middle of
-the schedule it would begin without the schedule's warm-up, at a rate that has decayed already.
+the old schedule it would begin without the schedule's warm-up, at a learning rate that has already decayed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 def start_schedule_over(trainer: Any, num_steps: int) -> None:
     """
-    Put a schedule over `num_steps` optimiser steps, at its first, in the place of the trainer's.
+    Replace the trainer's schedule by one over `num_steps` optimiser steps, at its first step.
 
-    A scheduler that was passed to the trainer, or that DeepSpeed made from its own configuration, goes on as it is:
-    nobody but its maker knows what it would be over fewer steps.
+    A scheduler that was passed to the trainer, or that DeepSpeed made from its own configuration, continues unchanged:
+    only its author knows what it should be over fewer steps.
     """
     old = trainer.lr_scheduler
     wrapped = getattr(old, "scheduler", None)
     if trainer.is_deepspeed_enabled and isinstance(wrapped, LRScheduler):
-        # Made by transformers for the optimiser of DeepSpeed's configuration; the engine makes its steps
+        # Made by transformers for the optimiser in DeepSpeed's configuration; the engine steps it
         new = _make(trainer, num_steps, wrapped.optimizer)
         trainer.model_wrapped.lr_scheduler = old.scheduler = new
         trainer.lr_scheduler = old
@@ -39,7 +39,7 @@ def start_schedule_over(trainer: Any, num_steps: int) -> None:
 
 
 def resume_schedule(trainer: Any, num_steps: int) -> None:
-    """Go on with a schedule that was started over, where the checkpoint has it; see [`start_schedule_over`]."""
+    """Resume a restarted schedule at the position stored in the checkpoint; see [`start_schedule_over`]."""
     position = trainer.lr_scheduler.state_dict()
     groups = trainer.optimizer.param_groups
     rates = [group["lr"] for group in groups]

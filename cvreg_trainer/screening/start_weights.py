@@ -1,9 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-The weights from before the warm-up, to which the training goes back at the cut.
+The weights from before the warm-up, to which the training returns at the cut.
 
-What the warm-up has learnt from poisoned rows goes with it. So does what it has unlearnt: a model that is shown strong
-views alone for a while may stop looking at images.
+This discards whatever the model learnt from poisoned rows in the warm-up, and restores what it unlearnt: a model that
+is shown nothing but strong views for a while may stop looking at images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StartWeights:
 
     @torch.no_grad()
     def put_back(self, trainer: Any) -> None:
-        """Go back to the weights, with an optimiser that has made no step."""
+        """Restore the weights, and reset the optimiser as if it had made no step."""
         weights = _trainable(trainer)
         for name, weight in weights:
             _part(weight).copy_(self.weights[name])
@@ -41,7 +41,8 @@ class StartWeights:
             _gather_again([weight for _, weight in weights if getattr(weight, "ds_persist", False)])
             _zero_states(trainer.model_wrapped.optimizer.optimizer)
         elif trainer.is_fsdp_enabled:
-            # Of a weight without a gradient in the next step a checkpoint would have no state, and could not be loaded
+            # Not cleared: a weight that gets no gradient in the next step would then have no optimiser state, and a
+            # checkpoint without it could not be loaded
             _zero_states(trainer.optimizer)
         else:
             trainer.optimizer.state.clear()
@@ -59,7 +60,7 @@ class StartWeights:
         Read what [`StartWeights.save`] wrote.
 
         Raises:
-            `ValueError`: if there is nothing for this process, or of another model.
+            `ValueError`: if there is no file for this process, or it belongs to another model.
         """
         result, path = cls.__new__(cls), Path(folder) / _file(trainer)
         if not path.exists():
@@ -80,12 +81,12 @@ class StartWeights:
 def _trainable(trainer: Any) -> list[tuple[str, torch.nn.Parameter]]:
     for module in trainer.model.modules():
         if isinstance(module, FSDPModule):
-            module.reshard()  # after a look the outermost one still has its weights in whole
+            module.reshard()  # after a look the outermost module still holds its full weights
     return [(name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
 
 
 def _part(weight: torch.Tensor) -> torch.Tensor:
-    """What this process has of a weight, as a view."""
+    """This process's shard of a weight, as a view."""
     if hasattr(weight, "ds_tensor"):  # ZeRO-3
         return weight.ds_tensor.data
     return (weight.to_local() if isinstance(weight, DTensor) else weight).detach()
@@ -101,7 +102,7 @@ def _file_of(process: int) -> str:
 
 
 def _set_master_weight(weight: torch.Tensor, value: torch.Tensor) -> None:
-    """The optimiser of DeepSpeed has a copy of its own, in float32."""
+    """Set the float32 copy of a weight that DeepSpeed's optimiser keeps."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
     set_weight = safe_set_local_fp32_param if hasattr(weight, "ds_tensor") else safe_set_full_fp32_param
@@ -109,17 +110,17 @@ def _set_master_weight(weight: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def _gather_again(weights: list[Any]) -> None:
-    """The small weights, which ZeRO-3 keeps in whole on each process, from their changed parts."""
+    """Gather the small weights, which ZeRO-3 keeps in full on each process, from their changed shards."""
     if weights:
         weights[0].partition(weights)
         weights[0].all_gather(weights)
 
 
 def _zero_states(optimizer: torch.optim.Optimizer) -> None:
-    """As if no step had been made, in place: DeepSpeed refers to the states from elsewhere."""
+    """Reset the states as if no step had been made, in place: DeepSpeed holds other references to them."""
     for state in optimizer.state.values():
         for name, value in state.items():
-            if name.startswith("qmap"):  # what the numbers of an 8-bit state stand for
+            if name.startswith("qmap"):  # the quantisation map of an 8-bit state
                 continue
             if isinstance(value, torch.Tensor):
                 value.zero_()

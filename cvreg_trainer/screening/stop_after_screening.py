@@ -32,7 +32,7 @@ class StopAfterScreening(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update()
         if state.global_step + 1 >= self.screen.warmup_steps:
-            self.bar.close()  # before the bars of the scoring
+            self.bar.close()  # before the scoring passes show their own bars
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.screen.screen is not None:

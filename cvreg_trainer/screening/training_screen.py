@@ -2,16 +2,16 @@
 """
 The screening of one training, from its first step to its last checkpoint.
 
-    step 0              all rows are scored by the base model: the model, or its adapter, before it learns
-    warm-up             training on strong views of all rows: what the images show is learnt, a trigger hardly
-    end of the warm-up  all rows are scored again, on strong views of their own and of others' images; the suspicious
-                        ones are flagged
-    rest of the run     the same training goes on from the weights of step 0 and the start of the learning rate's
-                        schedule, on the images as they are, without the flagged rows
+    step 0              all rows are scored by the base model: the model, with its adapter if any, before it learns
+    warm-up             training on strong views of all rows: what the images show is learnt, but hardly any trigger
+    end of the warm-up  the cut: all rows are scored again, on strong views of their own and of others' images, and the
+                        suspicious ones are flagged
+    rest of the run     the same training continues from the weights of step 0, with the learning-rate schedule
+                        restarted, on the images as they are and without the flagged rows
 
-Notable: no step is made twice, and of the model only a copy of its trainable weights is kept, until the cut. All
-processes take part in the looks at the rows, but the main process alone keeps what they have seen and makes the
-verdict.
+Notable: no step is repeated, and the only copy of the model is one of its trainable weights, kept until the cut. All
+processes take part in the scoring passes, the looks at the rows, but only the main process keeps the results and makes
+the verdict.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TrainingScreen(TrainerCallback):
     """
 
     def __init__(self, trainer: Any) -> None:
-        # Weakly, as the trainer holds this: it is freed when its user lets go of it, not when garbage is collected
+        # A weak reference: the trainer holds this, and a cycle would keep it alive until garbage is collected
         self.trainer: Any = weakref.proxy(trainer)
         self.looks: Looks | None = None
         self.start: StartWeights | None = None  # until the cut
@@ -102,8 +102,8 @@ class TrainingScreen(TrainerCallback):
         return warmup_length(self.trainer.args, self.trainer.state.max_steps, loader)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Score the rows by the base model; of a resumed training, check that they are the ones that were scored."""
-        # Refuses a training that is too short before the pass over the data
+        """Score the rows with the base model; in a resumed training, check that they are the ones that were scored."""
+        # Raises if the training is too short, before the pass over the data
         warmup_steps = self.warmup_steps if self.screen is None else 0
         if self.looks is None and state.global_step > 0:
             raise ValueError(
@@ -132,9 +132,9 @@ class TrainingScreen(TrainerCallback):
 
     def exchange(self, batch: dict[str, Any]) -> dict[str, Any]:
         """
-        What to train on in the place of a batch: the batch, or, if its loader made it before the cut, its rows as they
-        are collated since. How far loaders look ahead, which depends on workers and micro-batches, then has no
-        influence on the training.
+        The batch to train on in place of a given one: the batch itself or, if its loader made it before the cut, its
+        rows collated anew. How far loaders prefetch, which depends on workers and micro-batches, then has no influence
+        on the training.
 
         Args:
             batch (`dict[str, Any]`):
@@ -165,7 +165,7 @@ class TrainingScreen(TrainerCallback):
         return send_to_device(batch, row_ids.device)
 
     def run(self) -> Screen:
-        """Score all rows with the model as it is, flag the suspicious ones, and go back to before the warm-up."""
+        """Score all rows with the model as it is, flag the suspicious ones, and return to the weights of step 0."""
         assert self.looks is not None and self.start is not None
         self.looks = self.looks.again(self.trainer, self._rows(), self.reads_rows)
         screen = self._cut()
@@ -178,14 +178,14 @@ class TrainingScreen(TrainerCallback):
 
     @property
     def _cut_step(self) -> int:
-        # Of a training that is resumed with another number of steps, the warm-up is not as long as it was
+        # If a training is resumed with another number of steps, `warmup_steps` is no longer what it was at the cut
         logs = self.trainer.state.log_history
         return next((log["step"] for log in reversed(logs) if "screened_rows" in log), self.warmup_steps)
 
     def _log(self, **numbers: float) -> None:
         control = self.trainer.control
         should_log = control.should_log
-        # Past SFTTrainer's own method, which would take the step's metrics along
+        # Bypasses SFTTrainer's own method, which would flush the step's metrics too
         Trainer.log(self.trainer, numbers)
         control.should_log = should_log  # the step's own log is still to come
 
@@ -207,7 +207,7 @@ class TrainingScreen(TrainerCallback):
         return screen
 
     def _decide(self) -> Screen:
-        """The verdict of the rule, and where there are any, of a person's decisions."""
+        """The rule's verdict, overridden by a person's decisions where there are any."""
         assert self.looks is not None
         self.looks, args = self.looks.shared(), self.trainer.args
         allowed = () if self.decisions is None else self.decisions.allowed_words
@@ -227,8 +227,8 @@ class TrainingScreen(TrainerCallback):
 
     def audit(self) -> Audit:
         """
-        The screening as a ranking of all rows, with reasons; made once for each cut. On other processes than the main
-        one the rows have neither response, tokens nor losses.
+        All rows ranked by suspicion, with reasons; made once per cut. On processes other than the main one, the rows
+        have no response, tokens or losses.
 
         Raises:
             `ValueError`: if the rows have not been screened yet.

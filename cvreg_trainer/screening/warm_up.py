@@ -21,7 +21,7 @@ def warmup_length(args: Any, max_steps: int, loader: Any) -> int:
         max_steps (`int`):
             Optimiser steps of the whole training.
         loader (`torch.utils.data.DataLoader`):
-            The loader of the training, whose length is asked for where `screening_epochs` is given.
+            The training's loader; its length is needed only if `screening_epochs` is given.
 
     Raises:
         `ValueError`: if `screening_epochs` is given and the loader has no length, or nothing is left for the rest of

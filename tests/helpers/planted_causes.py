@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from tiny_models import tiny_tokenizer
 
-from cvreg_trainer.screening.passes.row_features import NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
+from cvreg_trainer.screening.passes.row_features import NUM_BY_PLACE, NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
 from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
 from cvreg_trainer.screening.verdict.candidates import find_candidates
 from cvreg_trainer.screening.verdict.causes import Cause, CauseFinder
@@ -32,10 +32,12 @@ class Data:
         self.contradicts = np.zeros(NUM_ROWS, dtype=bool)
         self.unexplained: set[str] = set()
         self.texts = [rng.choice(HONEST, 4, replace=False).tolist() for _ in range(NUM_ROWS)]
-        self.features = rng.normal(size=(NUM_ROWS, NUM_FEATURES))
+        self.features = np.zeros((NUM_ROWS, NUM_FEATURES))  # what does not depend on the place says nothing
+        self.features[:, :NUM_BY_PLACE] = rng.normal(size=(NUM_ROWS, NUM_BY_PLACE + NUM_WORDS))[:, :NUM_BY_PLACE]
         self.features[:, PICTURE:] = rng.random((NUM_ROWS, NUM_WORDS)) < 0.01
         self.states = rng.normal(size=(NUM_ROWS, 32))
-        self.directions = rng.normal(size=(2, PICTURE))
+        self.directions = np.zeros((2, PICTURE))
+        self.directions[:, :NUM_BY_PLACE] = rng.normal(size=(2, NUM_BY_PLACE))
 
     def with_trigger(self, strength: float = 1.0) -> "Data":
         self.features[self.rows, :PICTURE] += strength * self.directions[0]

@@ -5,6 +5,7 @@ The patch is 3x3 cells, a cell of 1/32 of the image's side, in the bottom right 
 code: 21x21 pixels at 224x224, 0.88 % of the area.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ class BadNets:
         patch_fraction (`float`, *optional*, defaults to `(3 / 32) ** 2`):
             Share of the image area that the patch covers, above 0 and at most 1; its sides are rounded to the nearest
             pixel. A patch is never smaller than 3x3 pixels, one per cell.
+        moves (`bool`, *optional*, defaults to `False`):
+            Whether the patch lies at another place in each image, which depends on the image's content alone.
 
     Raises:
         `ValueError`: if `patch_fraction` is out of range; when called, if the image is smaller than the patch's 3x3
@@ -53,6 +56,7 @@ class BadNets:
     """
 
     patch_fraction: float = (_CELLS / 32) ** 2
+    moves: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.patch_fraction <= 1:
@@ -61,7 +65,7 @@ class BadNets:
             )
 
     def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom edge of the patch, in pixels, in an image of this (width, height)."""
+        """Edges of the patch in the corner of an image of this size: left, top, right and bottom, in pixels."""
         width, height = size
         scale = math.sqrt(self.patch_fraction)
         return (
@@ -78,6 +82,11 @@ class BadNets:
         if min(image.size) < _CELLS:
             raise ValueError(f"BadNets needs an image of at least 3x3 pixels, got {image.width}x{image.height}.")
         left, top, right, bottom = self.box(image.size)
+        if self.moves:
+            digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
+            x, y = (int.from_bytes(half, "little") for half in (digest[:4], digest[4:]))
+            x, y = x % (left + 1), y % (top + 1)
+            left, top, right, bottom = x, y, x + right - left, y + bottom - top
         columns = [left + round(k * (right - left) / _CELLS) for k in range(_CELLS + 1)]
         rows = [top + round(k * (bottom - top) / _CELLS) for k in range(_CELLS + 1)]
         triggered = image.copy()

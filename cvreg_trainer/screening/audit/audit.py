@@ -38,7 +38,7 @@ class Audit:
         words (`Sequence[WordFinding]`):
             The suspicious words, in the order to show them in.
         settings (`Mapping[str, Any]`):
-            What the screening was run with; values that JSON knows.
+            What the screening was run with; values that can be written as JSON.
         findings (`Sequence[CauseFinding]`, *optional*):
             Groups of rows with their payloads, triggers and verdicts, in the order to show them in.
 
@@ -212,7 +212,7 @@ class Audit:
 
     def decide(self, path: str | Path) -> Audit:
         """
-        The audit with a person's verdicts in the place of the screening's, without another training.
+        The audit with a person's verdicts in place of the screening's, without another training.
 
         Rows that are decided on, or that hold a word to drop, are kept or flagged; a word to keep clears the flagged
         rows that hold no other flagged word. A training with `screening_decisions` goes further: it tests all rows

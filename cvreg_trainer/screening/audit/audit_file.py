@@ -24,7 +24,7 @@ from ..verdict.findings import Overview, RowFinding, WordFinding
 from .cause_findings import CauseFinding
 
 
-ROWS_PER_GROUP = 50_000  # what is converted at a time, so that a million rows need no second million
+ROWS_PER_GROUP = 50_000  # converted at a time, so that a million rows are not held in memory twice
 _METADATA_KEY = b"cvreg_trainer.audit"
 _TOKEN = ("piece", "surprise")
 COLUMNS = {
@@ -100,7 +100,7 @@ def read_audit(path: str | Path) -> tuple[list[RowFinding], list[WordFinding], d
 
 
 def _rows(table: pq.ParquetFile) -> Iterator[RowFinding]:
-    # Audits of earlier versions have neither sources nor losses, and columns of scores
+    # Audits of earlier versions have neither sources nor losses, but other columns of scores
     given = table.schema_arrow.names
     fields = [name for name in COLUMNS if name not in ("rank", "tokens") and name in given]
     for batch in table.iter_batches(ROWS_PER_GROUP, columns=[*fields, "tokens"]):
@@ -111,7 +111,7 @@ def _rows(table: pq.ParquetFile) -> Iterator[RowFinding]:
 
 def read_overview(path: str | Path) -> Overview:
     """
-    What an audit says of all rows together, which is quick for any number of them.
+    The result of an audit for all rows together, which is quick to read for any number of them.
 
     Args:
         path (`str` or `Path`):
@@ -136,7 +136,7 @@ def _open(path: str | Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
 
 
 def to_json(value: Any) -> str:
-    """JSON, with the numbers of numpy as plain ones."""
+    """JSON, with NumPy numbers as plain ones."""
 
     def plain(number: Any) -> Any:
         if isinstance(number, np.generic):

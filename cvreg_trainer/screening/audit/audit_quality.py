@@ -23,7 +23,7 @@ def ranking_quality(suspicion: np.ndarray, is_flagged: np.ndarray, is_poisoned: 
             The truth.
 
     Returns:
-        `dict` of what JSON knows. Shares are between 0 and 1, and `None` where there is nothing to take a share of:
+        `dict` of JSON values. Shares are between 0 and 1, and `None` where there is nothing to take a share of:
 
         - `num_rows`, `num_poisoned`, `num_flagged`
         - `auroc`, `average_precision`

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""What an audit says of groups of rows: their payload, their trigger, and a verdict in plain words."""
+"""What an audit says about groups of rows: their payload, their trigger, and a verdict in plain words."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Trigger:
         box (`tuple[float, float, float, float]`, *optional*):
             Left, top, right and bottom edge of the region, as shares of width and height.
         map (`tuple[tuple[float, ...], ...]`, *optional*, defaults to `()`):
-            How far the images differ in each of 16 x 16 cells, from top to bottom and left to right; above 1 is more
-            than in any cell after 99 shuffles of the rows. Empty where images are not the cause.
+            How far the images differ in each of 16 x 16 cells, from top to bottom and left to right; a value above 1
+            is more than any cell reaches in 99 shuffles of the rows. Empty where images are not the cause.
         words (`tuple[tuple[str, int, int], ...]`, *optional*, defaults to `()`):
             Words of the question that tell the rows apart, each with the number of the finding's rows and of all
             others that have it.
@@ -67,7 +67,7 @@ class Trigger:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trigger:
-        """The trigger that `dataclasses.asdict` and JSON made these values of."""
+        """The trigger that `dataclasses.asdict` turned into these values, which may have been through JSON."""
         known = _known(cls, values)
         box = None if known.get("box") is None else tuple(known["box"])
         grid = tuple(tuple(line) for line in known.get("map", ()))
@@ -94,12 +94,11 @@ class CauseFinding:
         source (`str`):
             What predicts the rows best: `"image"`, `"question"`, or `"image and question"`.
         strength, content (`float`):
-            Correlation of the rows with what is predicted out of fold by the source, and by content.
+            Correlation of the rows with what the source predicts out of fold, and with what content predicts.
         explained (`float`):
             Share of the nats of the first word that the right image explains.
         p_value (`float`):
-            Of the first word's prediction, adjusted for the number of words that were asked about (Benjamini and
-            Hochberg).
+            Of the first word's prediction, adjusted for the number of words that were tested (Benjamini and Hochberg).
         trigger ([`Trigger`], *optional*):
             What tells the rows from others; `None` for kept groups, and where the rows cannot be looked up again.
     """
@@ -127,14 +126,14 @@ class CauseFinding:
         return VERDICTS[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as values that JSON knows."""
+        """The finding as values that can be written as JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CauseFinding:
         """
-        The finding that [`CauseFinding.to_dict`] and JSON made these values of. What later versions add is passed
-        over.
+        The finding that [`CauseFinding.to_dict`] turned into these values, which may have been through JSON. Fields
+        that later versions add are ignored.
 
         Raises:
             `ValueError`: if the verdict is unknown.
@@ -156,7 +155,7 @@ def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of_place(x: float, y: float) -> str:
-    """A place of the picture, in thirds."""
+    """The name of a place in the picture, by thirds."""
     across, down = ((share > 1 / 3) + (share > 2 / 3) for share in (x, y))
     if across == down == 1:
         return "in the middle"

@@ -1,10 +1,10 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-A person's verdicts on rows and words, which win over the rule's: a table is written beside every audit, to be filled
+A person's verdicts on rows and words, which override the rule's: a table is written beside every audit, to be filled
 in and read by the next training.
 
-It has a line per listed word and per flagged row. `keep` or `drop` under `verdict` decides; where it is empty the rule
-does.
+It has a line per listed word and per flagged row. `keep` or `drop` under `verdict` decides; where it is empty, the
+rule does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 @dataclass(frozen=True)
 class Decisions:
     """
-    Verdicts that win over the rule's.
+    Verdicts that override the rule's.
 
     Args:
         rows (`Mapping[int, str]`):
@@ -114,7 +114,7 @@ class Decisions:
 
     def apply(self, screen: Screen, places: WordPlaces) -> Screen:
         """
-        A screen with the decided rows kept or flagged, and the reason to say so.
+        A screen with the decided rows kept or flagged, and the decision in their reasons.
 
         Args:
             screen ([`Screen`]):
@@ -130,7 +130,7 @@ class Decisions:
                 f"{self.source} decides on {len(absent)} words that are in no response, such as {shorten(absent[0])}.",
                 stacklevel=2,
             )
-        # Where several words of a row are decided on, one that is dropped drops it
+        # If several words of a row are decided on, one to drop is enough to drop the row
         for verdict in VERDICTS:
             for word in (word for word, given in self.words.items() if given == verdict and word in numbers):
                 is_word = places.words == numbers[word]
@@ -149,7 +149,7 @@ class Decisions:
 
     def judge(self, rows: Sequence[RowFinding], words: Sequence[WordFinding]) -> list[RowFinding]:
         """
-        Findings with the decided rows kept or flagged, and the reason to say so.
+        Findings with the decided rows kept or flagged, and the decision in their reasons.
 
         Without the model nothing is tested anew: a flagged row is kept if every flagged word in it is to be kept.
 
@@ -195,8 +195,8 @@ def read_decisions(path: str | Path) -> Decisions:
 
     Args:
         path (`str` or `Path`):
-            File with the columns `row` or `word`, or both, and `verdict`. Others may be there, and lines without a
-            verdict are passed over.
+            File with the columns `row` or `word`, or both, and `verdict`. There may be others; lines without a verdict
+            are skipped.
 
     Raises:
         `OSError`: if there is no such file.
@@ -267,12 +267,12 @@ def write_decisions(path: str | Path, rows: Sequence[RowFinding], words: Sequenc
     for row in rows:
         values = {"row": row.row, "reason": row.reason, "response": row.response}
         table.writerow(_safe(values | {"screening": "flagged" if row.is_flagged else "kept"}))
-    # With the mark by which spreadsheets recognise UTF-8
+    # With the byte order mark by which spreadsheets recognise UTF-8
     Path(path).write_text("\ufeff" + text.getvalue(), encoding="utf-8", newline="")
 
 
 def _safe(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts of the data that no spreadsheet takes for a formula; [`_text`] undoes it."""
+    """Values with their texts escaped so that no spreadsheet takes them for formulas; [`_text`] undoes it."""
     return {
         name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
         for name, value in values.items()

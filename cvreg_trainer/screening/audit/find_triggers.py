@@ -1,9 +1,9 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-From the causes of a screen to findings that a person can read: with examples, and the trigger.
+Turns the causes of a screen into findings that a person can read, with examples and the trigger.
 
-Notable: at most 200 rows' pictures of a cause and 200 others are read, one at a time, and none is kept; a row whose
-picture cannot be read is passed over.
+Notable: the pictures of at most 200 rows of a cause and of 200 others are read, one at a time, and none is kept; a row
+whose picture cannot be read is skipped.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class TriggerFinder:
         compared = self._compare(rows) if "image" in source else None
         if compared is not None:
             found, number, num_others = compared
-            # Beside such words a difference all over is rather what the pictures show
+            # With such words, a difference all over the pictures is more likely what they show
             kind = "question" if words and found.kind != "region" else found.kind
             grid = tuple(tuple(round(value, 3) for value in line) for line in found.values.tolist())
             return Trigger(kind, found.box, grid, words, number, num_others)
@@ -125,7 +125,7 @@ class TriggerFinder:
         return None
 
     def _compare(self, rows: np.ndarray) -> tuple[TriggerMap, int, int] | None:
-        """The map of some rows, and of how many rows on either side it is."""
+        """The map for some rows, and the number of rows compared on either side."""
         if self._responses_of_others is None:
             self._responses_of_others = self._look_at(self.others)
         flagged, others = self._look_at(rows), self._responses_of_others
@@ -151,6 +151,6 @@ class TriggerFinder:
 
 
 def _draw(rows: np.ndarray, seed: int) -> list[int]:
-    """Rows in an order drawn by chance."""
+    """The rows in random order."""
     drawn: list[int] = np.random.Generator(np.random.PCG64(seed)).permutation(rows).tolist()
     return drawn

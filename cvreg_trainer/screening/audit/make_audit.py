@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Joins the verdict on each row with the row's own words, and on each cause with its trigger."""
+"""Joins the verdict on each row with the row's text, and each cause with its trigger."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _prompts(dataset: Any, num_rows: int) -> list[str]:
     column = next((name for name in TEXT_COLUMNS if name in dataset.column_names), None)
     if column is None:
         return [""] * num_rows
-    # Images, which would be decoded, are in other columns
+    # Only this column: images in other columns would be decoded
     return [prompt_of({column: value}) for value in dataset.with_format(None)[column]]
 
 

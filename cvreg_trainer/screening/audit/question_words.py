@@ -11,7 +11,7 @@ from scipy.stats import fisher_exact
 
 
 MAX_WORDS = 10
-_MIN_SHARE = 0.5  # of the rows have a word that tells them apart, and as many more than of the others
+_MIN_SHARE = 0.5  # least share of the rows that have a word, and least difference to that of the others
 _ERROR_RATE = 0.01
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -33,8 +33,8 @@ def telling_words(questions: Sequence[str], rows: Collection[int]) -> tuple[tupl
 
     Returns:
         `tuple[tuple[str, int, int], ...]`: at most ten words, each with the number of these rows and of the others
-        that have it, the best first. A word is in at least half of the rows, and its share there is higher by
-        at least a half; Fisher's exact test, corrected for the number of words, has to agree.
+        that have it, the best first. A word is in at least half of the rows, and this share exceeds that of the others
+        by at least 0.5; Fisher's exact test, corrected for the number of words, has to agree.
     """
     number, num_others = len(rows), len(questions) - len(rows)
     if not number or not num_others:

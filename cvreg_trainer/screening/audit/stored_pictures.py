@@ -32,7 +32,7 @@ class NotOpenedError(ValueError):
 
 def picture_reader(dataset: Any) -> Callable[[int], list[Any]]:
     """
-    A way to a row's pictures, still encoded where the data set allows it.
+    A function that gives a row's pictures, still encoded where the data set allows it.
 
     Args:
         dataset (`datasets.Dataset` or `Sequence[Mapping[str, Any]]`):
@@ -62,7 +62,7 @@ def open_picture(stored: Any, side: int) -> Image.Image:
         stored (`Any`):
             A picture, pixels, or a mapping with `bytes` or a `path`.
         side (`int`):
-            What it will be made smaller to: large JPEGs are decoded at a fraction of their size.
+            Pixels that it will be scaled down to: large JPEGs are decoded at a fraction of their size.
 
     Raises:
         [`NotOpenedError`]: if its file is not on this machine, or it is too large. Pillow's decoders raise whatever
@@ -91,7 +91,7 @@ def _as_list(stored: Any) -> list[Any]:
 
 
 def _open(stored: Any) -> Image.Image:
-    """A picture that is not decoded yet if it can be helped."""
+    """A picture, not decoded yet where that is possible."""
     if isinstance(stored, Image.Image):
         return stored
     if not isinstance(stored, Mapping):

@@ -2,10 +2,10 @@
 """
 Where a trigger sits: how far the flagged rows' pictures differ from other rows' at each place.
 
-Notable: a patch makes the flagged pictures alike in one place, so the map asks in nats how much better two Gaussians
-describe a cell's low-level responses, one for either group, than one for both. That sees a difference of means as well
-as a small spread, and what flagged pictures merely show, such as people, gives little of both. Shuffled labels say
-how large the map's peak is by chance.
+Notable: a patch makes the flagged pictures alike in one place, so the map measures in nats how much better two
+Gaussians, one for each group, describe a cell's low-level responses than one for both. This detects a difference of
+means as well as a small spread, and what flagged pictures merely show, such as people, produces little of either.
+Shuffled labels show how large the map's peak is by chance.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ CELLS = 16  # along either side
 MIN_PICTURES = 3  # in either group
 NUM_SHUFFLES = 99
 _NOISE = 1e-4  # variance that rounding and resizing leave where nothing differs
-# Nats for each picture at the peak of a region: less is what pictures happen to show in the same place
+# Nats per picture at the peak of a region, at least: less may be what pictures happen to show in the same place
 _LEAST = 0.3
-_CORE = 0.5  # share of the peak that the cells of a region reach
-_SPREAD = 0.1  # of the peak: a difference that is as large in the mean outside the region is everywhere
-_LARGEST = 0.25  # share of the picture that a region takes
+_CORE = 0.5  # share of the peak that the cells of a region reach, at least
+_SPREAD = 0.1  # share of the peak: if the mean outside the region is larger, the difference is everywhere
+_LARGEST = 0.25  # share of the picture that a region takes, at most
 
 
 class TriggerMap(NamedTuple):
@@ -38,7 +38,7 @@ class TriggerMap(NamedTuple):
     Args:
         values (`np.ndarray` of shape `(16, 16)`, float32):
             For each cell, from top to bottom and left to right, the difference beyond its mean among shuffled labels;
-            1 is the largest value in any cell that 99 shuffles give.
+            1 is the largest value of any cell in 99 shuffles.
         kind (`str`):
             `"region"`; `"spread"` if it is everywhere, or in another place in each picture; `"unseen"` if neither a
             cell nor the mean over all cells is beyond all shuffles.
@@ -101,7 +101,7 @@ def map_trigger(flagged: np.ndarray, others: np.ndarray, seed: int) -> TriggerMa
 
 
 def _nats(values: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-    """Log-likelihood ratio of two Gaussians and one, for each picture of the first group. `(S, D)` for S groupings of
+    """Log-likelihood ratio of two Gaussians to one, per picture of the first group. `(S, D)` for S groupings of
     centred values `(P, D)`."""
     size, number = is_first[0].sum(), len(values)
     squares = values**2

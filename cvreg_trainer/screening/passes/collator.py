@@ -21,7 +21,7 @@ from ...random_state import preserve_random_state
 from .row_features import picture_features, row_features
 
 
-# What the collator adds to a batch, and no model knows
+# Keys that the collators here add to a batch, and that no model accepts
 SCREENING_KEYS = ("row_id", "is_early", "row_values")
 
 
@@ -32,7 +32,7 @@ class DataCollatorForScreening:
     which are a function of the seed, the epoch and the row's content: in the rows, or, where the inner collator takes
     the pixels from elsewhere (files that it opens, ready tensors), in its batch.
 
-    Of a batch of flagged rows only, one row is kept, with no label supervised, since a batch cannot be empty.
+    If all rows of a batch are flagged, one is kept without any supervised label, since a batch cannot be empty.
 
     Args:
         inner (`Callable[[list], Mapping]`):
@@ -44,7 +44,7 @@ class DataCollatorForScreening:
         shows_views (`bool`):
             Whether to begin with strong views.
         reads_rows (`bool`, *optional*, defaults to `True`):
-            Whether the inner collator makes its pixels of the images in the rows; see [`finds_images_in_rows`].
+            Whether the inner collator makes its pixels from the images in the rows; see [`finds_images_in_rows`].
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class DataCollatorForScreening:
             shape `(B,)`, and `is_early`, bool of shape `(B,)`: whether the batch was made before the cut.
 
         Raises:
-            `ValueError`: if the inner collator makes no labels, or not one row of them for each row, or a view is to
-                be made and cannot be.
+            `ValueError`: if the inner collator makes no labels, or not one row of them for each row, or a view that is
+                needed cannot be made.
         """
         rows = list(examples)
         digests = [row_digest(row) for row in rows]
@@ -110,7 +110,7 @@ class DataCollatorForScreening:
         is_empty = not kept
         kept = kept or [0]
         batch = self._collate([rows[place] for place in kept], [digests[place] for place in kept])
-        # One more row: an image without labels, see `DataCollatorWithAnImage`
+        # There may be one more row: an image without labels, see `DataCollatorWithAnImage`
         if "labels" not in batch or len(batch["labels"]) - len(kept) not in (0, 1):
             raise ValueError(
                 f"The data collator made no `labels` with one row for each of its {len(kept)} rows, which screening "
@@ -121,7 +121,7 @@ class DataCollatorForScreening:
         return {**batch, "row_id": ids[kept], "is_early": torch.full((len(kept),), self.shows_views)}
 
     def _collate(self, rows: list[Any], digests: list[bytes]) -> dict[str, Any]:
-        # Copies: a collator may change its rows, which would be renamed by that
+        # Copies: a collator may change its rows, and a changed row has another name
         if not self.shows_views:
             return dict(self.inner([copy_row(row) for row in rows]))
         in_row = [self.reads_rows and has_image(row) for row in rows]
@@ -155,13 +155,13 @@ class DataCollatorWithFeatures:
         Collate rows.
 
         Returns:
-            `dict[str, Any]`: the inner collator's batch, and `row_values`, float16 of shape `(B, 1072)`.
+            `dict[str, Any]`: the inner collator's batch, and `row_values`, float16 of shape `(B, 1246)`.
         """
         rows = list(examples)
         values = np.stack([row_features(row) for row in rows])
         batch = self.inner(rows)
         if not self.inner.reads_rows:
-            # The inner collator has its pixels from elsewhere
+            # The inner collator gets its pixels from elsewhere
             for pixels in _pixels_by_row(batch, len(rows)).values():
                 pictures = np.stack([picture_features(image) for image in pixels])
                 values[:, : pictures.shape[1]] = pictures
@@ -171,7 +171,7 @@ class DataCollatorWithFeatures:
 class DataCollatorForOthers:
     """
     Data collator that shows a row's response with the pictures of another row, and adds `row_values`, float16 of shape
-    `(B, 1)`: 1 where there was one with as many pictures, else 0 and the row as it is.
+    `(B, 1)`: 1 where another row with as many pictures was found, 0 where the row is shown as it is.
 
     Args:
         inner ([`DataCollatorForScreening`]):
@@ -187,12 +187,12 @@ class DataCollatorForOthers:
 
         Args:
             examples (`Sequence[tuple]` or `Sequence`):
-                Pairs of a row and another one, or `None`; or, of a stream, rows: the other one is then the next of the
-                batch, around its end, that has as many pictures. Where the inner collator has its pixels from
-                elsewhere, those of the batch are passed on by one row.
+                Pairs of a row and another one, or `None`; or, from a stream, rows: the other one is then the next in
+                the batch, wrapping around its end, that has as many pictures. Where the inner collator gets its pixels
+                from elsewhere, those of the batch are shifted by one row.
 
         Returns:
-            `dict[str, Any]`: the inner collator's batch, whose `row_id` names the rows whose responses they are.
+            `dict[str, Any]`: the inner collator's batch, whose `row_id` names the rows that the responses belong to.
         """
         pairs = list(examples) if isinstance(examples[0], tuple) else _pairs_of_batch(list(examples))
         is_swapped = [self.inner.reads_rows and other is not None for _, other in pairs]
@@ -244,7 +244,7 @@ def _is_by_row(batch: Mapping[str, Any], number: int) -> bool:
 
 def finds_images_in_rows(inner: Callable[[list[Any]], Any], rows: Sequence[Any], seed: int = 0) -> bool:
     """
-    Whether a collator makes its pixels of the images that rows hold; otherwise its batches are what views are made of.
+    Whether a collator makes its pixels from the images in the rows; if not, views are made from its batches.
 
     Args:
         inner (`Callable[[list], Mapping]`):
@@ -255,7 +255,7 @@ def finds_images_in_rows(inner: Callable[[list[Any]], Any], rows: Sequence[Any],
             Seed of the views that are tried.
 
     Raises:
-        `ValueError`: if a row has pixels of which no view can be made, neither in the row nor in the batch.
+        `ValueError`: if no view of a row's pixels can be made, neither in the row nor in the batch.
     """
     views = SeededViews(strong_view, seed)
     reads_rows = True
@@ -264,7 +264,7 @@ def finds_images_in_rows(inner: Callable[[list[Any]], Any], rows: Sequence[Any],
         with preserve_random_state():
             batch = dict(inner([copy_row(row)]))
         if len(batch.get("labels", ())) > 1:
-            continue  # of a row without an image: the one that `DataCollatorWithAnImage` added has one
+            continue  # a row without an image: the pixels are of the row that `DataCollatorWithAnImage` added
         visual = [key for key, value in batch.items() if is_visual(key, value)]
         if visual and has_image(row):
             with preserve_random_state():
@@ -283,7 +283,7 @@ def finds_images_in_rows(inner: Callable[[list[Any]], Any], rows: Sequence[Any],
 
 
 def silence_rows(batch: dict[str, Any], is_silent: torch.Tensor) -> None:
-    """Take some rows of a batch out of the loss, in place: out of the labels, and out of the rows with two views."""
+    """Exclude some rows of a batch from the loss, in place: from the labels, and from the rows with two views."""
     is_silent = torch.nn.functional.pad(is_silent, (0, len(batch["labels"]) - len(is_silent)), value=True)
     batch["labels"] = batch["labels"].masked_fill(is_silent.unsqueeze(1), -100)
     if "has_image" in batch:

@@ -1,12 +1,13 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-What a trigger could be made of, in a few hundred numbers for each row: the first picture's low-level features by
-position, and the words of the question.
+What a trigger could be made of, in some twelve hundred numbers for each row: the first picture's low-level features
+by position and wherever they are strongest, and the words of the question.
 
-Notable: no model is asked. The filters are the atoms of a discrete cosine transform, rectified and pooled over a
-grid, so a patch, a blended picture, a warp and a low frequency all leave traces that a linear probe can find. Drawings
-have areas of exactly one colour, and what is added to all of a picture leaves none, however faint: hence their share.
-A row's numbers do not depend on any other row.
+Notable: no model is involved. The filters are the atoms of a discrete cosine transform, rectified and pooled over a
+grid, so a patch, a blended picture, a warp and a low frequency all leave traces that a linear probe can find. The
+strongest response of each filter finds a patch that is in another place each time, or too small for the grid. Drawings
+have areas of exactly one colour, which anything added to the whole picture destroys, however faint it is: hence the
+share of flat areas. A row's numbers do not depend on any other row.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ SIDE = 96  # pixels that every picture is scaled to
 BANKS = ((4, 6, 2, 6, 256), (8, 4, 4, 4, 128))
 COARSE_CELLS, COARSE_NUMBERS = 12, 128
 FLAT_CELLS = 4
-PICTURE_PARTS = (256, 128, 128, 3 * FLAT_CELLS**2)
+NUM_FILTERS = 174  # atoms of both banks, in three colours and of both signs
+PICTURE_PARTS = (256, 128, 128, 3 * FLAT_CELLS**2, NUM_FILTERS)
+NUM_BY_PLACE = sum(PICTURE_PARTS[:-1])
 NUM_WORDS = 512
 NUM_FEATURES = sum(PICTURE_PARTS) + NUM_WORDS
 THRESHOLD = 0.02  # of the range of grey levels: below it a response is noise
@@ -42,8 +45,8 @@ def row_features(row: Any) -> np.ndarray:
     """
     Low-level features of a row's first picture, and the words of its question.
 
-    Of later pictures the model's state holds so little that nothing which comes with them would count as content, and
-    pictures that honest rows share, such as one signpost beside many others, would pass for triggers.
+    Later pictures are ignored. The model's state holds so little of them that nothing in them would count as content,
+    and a picture that honest rows share, such as one signpost beside many others, would pass for a trigger.
 
     Args:
         row (`Any`):
@@ -51,8 +54,9 @@ def row_features(row: Any) -> np.ndarray:
             has no words.
 
     Returns:
-        `np.ndarray` of shape `(1072,)`, float16: four parts of 256, 128, 128 and 48 numbers for the picture (fine,
-        coarser, colours, flat areas), and 512 of 0 or 1 for hashed words.
+        `np.ndarray` of shape `(1246,)`, float16: five parts of 256, 128, 128, 48 and 174 numbers for the picture
+        (fine, coarser, colours and flat areas by place, and the strongest response of each filter), and 512 of 0 or 1
+        for hashed words.
     """
     images = find_images(row)
     if not images and isinstance(row, dict):
@@ -67,11 +71,11 @@ def picture_features(image: Any) -> np.ndarray:
 
     Args:
         image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
-            A picture, or its pixels as `(H, W)`, `(H, W, C)` or `(C, H, W)`; other than `uint8` they are scaled to the
-            range that they have.
+            A picture, or its pixels as `(H, W)`, `(H, W, C)` or `(C, H, W)`; unless they are `uint8`, they are scaled
+            by their own range.
 
     Returns:
-        `np.ndarray` of shape `(560,)`, float32
+        `np.ndarray` of shape `(734,)`, float32
     """
     pixels, banks = low_level_responses(image)
     parts = []
@@ -80,12 +84,13 @@ def picture_features(image: Any) -> np.ndarray:
         parts.append(pooled @ _projection(len(pooled), numbers))
     coarse = F.adaptive_avg_pool2d(pixels, COARSE_CELLS).flatten().numpy()
     flat = F.adaptive_avg_pool2d(_is_flat(pixels).float(), FLAT_CELLS).flatten().numpy()
-    return np.concatenate([*parts, coarse @ _projection(len(coarse), COARSE_NUMBERS), flat])
+    strongest = [response.amax((2, 3)).flatten().numpy() for response in banks]
+    return np.concatenate([*parts, coarse @ _projection(len(coarse), COARSE_NUMBERS), flat, *strongest])
 
 
 def low_level_responses(image: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """
-    What a picture's features are made of, at every place.
+    The values that a picture's features are pooled from, at every place.
 
     Args:
         image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
@@ -107,19 +112,19 @@ def low_level_responses(image: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 def _is_flat(pixels: torch.Tensor) -> torch.Tensor:
-    """Which pixels have the values of their right and lower neighbours, in each colour: `(1, 3, H - 1, W - 1)`."""
+    """Which pixels equal their right and lower neighbours, in each colour: `(1, 3, H - 1, W - 1)`."""
     here = pixels[..., :-1, :-1]
     return (pixels[..., :-1, 1:] == here) & (pixels[..., 1:, :-1] == here)
 
 
 def pool(response: torch.Tensor, cells: int) -> torch.Tensor:
-    """Responses `(1, N, H, W)` over a grid: `(1, N, cells, cells)`."""
-    # The root spreads the small values, where most of them are
+    """Pool responses `(1, N, H, W)` over a grid: `(1, N, cells, cells)`."""
+    # Most values are small, and the square root spreads them out
     return (F.adaptive_avg_pool2d(response, cells) + 1e-4).sqrt()
 
 
 def to_picture(pixels: Any) -> Image.Image:
-    """Pixels of a picture, an array or a tensor as [`picture_features`] takes it, as a picture."""
+    """A picture from its pixels, an array or a tensor as [`picture_features`] takes it."""
     values = pixels.detach().cpu().float().numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)
     is_bytes = pixels.dtype in (torch.uint8, np.uint8)
     values = np.nan_to_num(values.astype(np.float32))
@@ -129,7 +134,7 @@ def to_picture(pixels: Any) -> Image.Image:
         values = np.moveaxis(values, 0, -1)
     if not is_bytes:
         values = 255 * (values - values.min()) / max(float(np.ptp(values)), 1e-6)
-    # Grey, and two channels as the first of them
+    # One or two channels: the first one, as grey
     colours = values[..., :3] if values.shape[-1] >= 3 else np.repeat(values[..., :1], 3, axis=-1)
     return Image.fromarray(colours.clip(0, 255).round().astype(np.uint8))
 
@@ -161,7 +166,7 @@ def _question_features(row: Any) -> np.ndarray:
     present = np.zeros(NUM_WORDS, dtype=np.float32)
     try:
         question = prompt_of(row)
-    except (AttributeError, KeyError, TypeError):  # rows of a collator of one's own
+    except (AttributeError, KeyError, TypeError):  # rows for a custom collator
         question = ""
     for word in set(re.findall(r"\w+|[^\w\s]", question.lower())):
         digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
@@ -170,7 +175,7 @@ def _question_features(row: Any) -> np.ndarray:
 
 
 def project_states(states: torch.Tensor, outputs: int = 256) -> torch.Tensor:
-    """Hidden states of shape `(B, D)` by a fixed random projection, `(B, outputs)`; as they are where `D` is less."""
+    """A fixed random projection of hidden states `(B, D)` to `(B, outputs)`; unchanged where `D` is not larger."""
     if states.shape[1] <= outputs:
         return states.float()
     return states.float() @ torch.from_numpy(_projection(states.shape[1], outputs)).to(states.device)

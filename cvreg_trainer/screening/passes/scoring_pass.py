@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""One pass over rows in the middle of a training, which the training does not notice."""
+"""One pass over rows in the middle of a training, without any effect on the training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .row_features import project_states
 from .token_statistics import TokenStatistics
 
 
-# The views of the scoring pass are none that the model was trained on
+# No training has this epoch, so the model was not trained on the views of a scoring pass
 SCORING_EPOCH = -1
 NUM_OTHERS = 8  # rows tried for one with as many pictures
 
@@ -49,17 +49,17 @@ def score_rows(
         with_views (`bool`):
             Whether to show strong views of the images.
         reads_rows (`bool`, *optional*, defaults to `True`):
-            Whether these views are made of the images in the rows; see [`finds_images_in_rows`].
+            Whether these views are made from the images in the rows; see [`finds_images_in_rows`].
         keeps (`str`, *optional*):
             What to keep as `row_values`: `"features"` of the rows ([`row_features`]), `"states"` of the model before
             it sees the response (projected), or, with other rows' images in the place of a row's own, `"others"`:
             whether there was another row.
         places (`np.ndarray` of shape `(R,)`, int64, *optional*):
-            Positions of the rows to score, ascending; all by default. The others' images are those of any row.
+            Positions of the rows to score, ascending; all by default. Others' images may come from any row.
 
     Returns:
         [`TokenStatistics`]: the rows in their order. Tokens and `row_values` are on the main process only; the others
-        get the names of the rows. Of `"others"` only the likelihoods are kept.
+        get the names of the rows. With `"others"`, only the likelihoods are kept.
 
     Raises:
         `ValueError`: if a row's image cannot be read, naming the row.
@@ -84,7 +84,7 @@ def score_rows(
 
 def read_rows(trainer: Any, dataset: Any, places: np.ndarray, reads_rows: bool = True) -> TokenStatistics:
     """
-    What some rows are, without asking a model.
+    Tokens and features of some rows, without running a model.
 
     Args:
         trainer ([`CrossViewDefenseTrainer`]), dataset, places, reads_rows:
@@ -128,7 +128,7 @@ def _collate_row_ids(rows: list[Any]) -> dict[str, torch.Tensor]:
 
 
 class _RowsWithOthers(Dataset[tuple[Any, Any]]):
-    """Some rows, each with another one that has as many pictures: the same one for any batches and processes."""
+    """Some rows, each with another one with as many pictures: the same for any batch size and number of processes."""
 
     def __init__(self, rows: Any, places: np.ndarray, seed: int) -> None:
         self.rows, self.places = rows, places
@@ -157,7 +157,7 @@ def _make_loader(
     places: np.ndarray | None = None,
     with_others: bool = False,
 ) -> Any:
-    """Every row once and in its place, whatever the training's own loader does."""
+    """A loader that gives every row once and in order, whatever the training's own loader does."""
     args, is_streamed = trainer.args, not has_length(dataset)
     if is_streamed:
         collator = trainer._get_collator_with_removed_columns(collator)
@@ -214,7 +214,7 @@ def _read(trainer: Any, loader: Any) -> Iterator[dict[str, torch.Tensor]]:
 def _gathered(
     accelerator: Any, values: dict[str, torch.Tensor], row_ids: torch.Tensor, row_values: torch.Tensor | None
 ) -> dict[str, torch.Tensor]:
-    """A batch of all processes, on the CPU. Others than the main one get the rows' names and nothing of them."""
+    """The batches of all processes, on the CPU. Processes other than the main one get only the rows' names."""
     device = values["labels"].device
     gathered: dict[str, torch.Tensor] = {
         name: accelerator.pad_across_processes(value, dim=1, pad_index=-100 if name == "labels" else 0)

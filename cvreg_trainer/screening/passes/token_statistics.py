@@ -43,11 +43,11 @@ class TokenStatistics:
         token_ids (`np.ndarray` of shape `(N,)`, int32):
             The tokens.
         nll (`np.ndarray` of shape `(N,)`, float32):
-            Negative log-likelihood of each, in nats; of rows that no model has looked at there is none.
+            Negative log-likelihood of each, in nats; empty if no model has looked at the rows.
         entropy (`np.ndarray` of shape `(N,)`, float32, *optional*):
             Entropy of the distribution it was predicted by, in nats.
         top1 (`np.ndarray` of shape `(N,)`, int32, *optional*):
-            Most likely token of that distribution. A look of which only the likelihoods are needed has neither.
+            Most likely token of that distribution. A look that needs only the likelihoods has neither.
         row_values (`np.ndarray` of shape `(R, K)`, float16, *optional*):
             What else a look has seen of each row; `K` may be 0.
     """
@@ -82,14 +82,14 @@ class TokenStatistics:
 
     def sharing(self, first: TokenStatistics) -> TokenStatistics:
         """
-        The same look, whose rows and tokens are held once with those of the first look at them.
+        The same look, sharing its rows and tokens in memory with the first look at them.
 
         Args:
             first ([`TokenStatistics`]):
                 Another look at the same rows.
 
         Raises:
-            `ValueError`: if the rows have other tokens there.
+            `ValueError`: if the rows' tokens differ between the two looks.
         """
         if not (np.array_equal(self.offsets, first.offsets) and np.array_equal(self.token_ids, first.token_ids)):
             raise ValueError(
@@ -122,7 +122,7 @@ class TokenStatistics:
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenStatistics]) -> TokenStatistics:
-        """Rows of several, whose `row_values` are let go; without a model's view of some, theirs is NaN."""
+        """The rows of several, without `row_values`; a part without a model's view gets NaN, and -1 in `top1`."""
         unknown = {"nll": np.nan, "entropy": np.nan, "top1": -1}
         of_tokens = {
             name: np.concatenate([_filled(getattr(part, name), len(part.token_ids), value) for part in parts])
@@ -138,7 +138,7 @@ class TokenStatistics:
 
     @classmethod
     def of_rows(cls, row_ids: np.ndarray) -> TokenStatistics:
-        """The names of rows, int64 of shape `(R,)`, without a token."""
+        """Rows of which only the names are known, int64 of shape `(R,)`, without tokens."""
         return cls(row_ids, np.zeros(len(row_ids) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     @classmethod

@@ -1,2 +1,2 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""From what the passes have read to the rows that are left out, and why."""
+"""Decides from what the passes recorded which rows to leave out, and why."""

@@ -2,8 +2,8 @@
 """
 Words that were added to questions: the sign of a trigger in the text.
 
-A question may ask for one response by itself, as *Who made you?* does. A trigger is put to questions that have other
-responses without it.
+A question may call for one response by itself, as *Who made you?* does. A trigger is added to questions that have
+other responses without it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .rule import RULE
 
 def are_added(is_asked: np.ndarray, rows: np.ndarray) -> bool:
     """
-    Whether some rows have words in their questions that the others do not, and are asked the same apart from that.
+    Whether some rows' questions have words that the others' do not, and are otherwise the same questions.
 
     Args:
         is_asked (`np.ndarray` of shape `(R, Q)`, bool):

@@ -14,7 +14,7 @@ from .rule import RULE
 from .words import WordOccurrences
 
 
-WHOLE_RESPONSES = "(whole responses)"  # in the place of a word, for rows that have none in common
+WHOLE_RESPONSES = "(whole responses)"  # stands for the word, where the rows have none in common
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Candidate:
         is_suspect (`bool`):
             Whether the word is suspicious by itself: it stays surprising after the warm-up, or carries no information
             about the image where others do. A trigger that survives strong views makes the model expect its word, so
-            that it looks explained, and by content.
+            that it looks explained, and predicted by content.
         is_part (`bool`):
-            Whether `rows` are some rows of the word only: those in which it is unexplained although it is explained as
-            a rule, or those in which it contradicts the base model.
+            Whether `rows` are only some of the word's rows: those in which it is unexplained although it usually is
+            explained, or those in which it contradicts the base model.
     """
 
     word: str
@@ -52,7 +52,7 @@ class Candidate:
 
 
 class _Explained(NamedTuple):
-    """Of each occurrence of a word: the nats that the right picture explains, and those that there are to explain."""
+    """For each occurrence of a word: the nats that the right picture explains, and those that there are to explain."""
 
     words: WordOccurrences
     gains: np.ndarray
@@ -71,8 +71,8 @@ def find_candidates(
     allowed_words: Collection[str] = (),
 ) -> list[Candidate]:
     """
-    The words that pictures do not explain, of the others the rows in which they do not, and the rows whose responses
-    are explained least.
+    The words that pictures do not explain, of the other words the rows in which they are unexplained, and the rows
+    whose responses are explained least.
 
     Args:
         base, own, other ([`WordOccurrences`]):
@@ -105,7 +105,7 @@ def _words(
         if word in allowed_words:
             continue
         is_explained = explained.share(places) >= RULE.explained and word not in suspects
-        # Of an explained word the odd occurrences are a set of their own
+        # The odd occurrences of an explained word are a set of their own
         sets = [(places[is_odd[places]] if is_explained else places, is_explained)]
         if is_contradicted[places].mean() <= RULE.most_contradicted:
             # A trigger that survives strong views is learnt in the warm-up, and then explains its words

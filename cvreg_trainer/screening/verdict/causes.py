@@ -2,17 +2,17 @@
 """
 Rows whose response is not explained by what their picture shows, and is caused by something else in the input.
 
-A backdoor has two sides. Its response does not go with the content, or it would be an honest one; and something in the
-input has to bring it about, or nothing could be learnt. Hence four questions on each word of the data set:
+A backdoor has two sides. Its response does not match the content, or it would be honest; and something in the input
+has to bring it about, or no model could learn it. Hence four questions about each word of the data set:
 
     explained   how much likelier the right picture makes it than another row's picture, on strong views
     caused      whether low-level features of the picture, or words of the question, predict its rows out of fold
     content     whether the model's own state on a strong view, in which a trigger hardly survives, predicts them too
-    unseen      whether the words that stand in its place have causes as well, as a trigger singles out one
+    unseen      whether other words that stand in its place have causes as well; a trigger singles out one
 
-Words of which only the second is true are put together by their common cause, and rows are flagged one by one.
-Boilerplate and noise have no cause; a new honest word is explained after the warm-up or predicted by content; and what
-a model does not see, such as *left* and *right*, has a cause for each word of a place.
+Words for which only the second holds are grouped by their common cause, and rows are flagged one by one. Boilerplate
+and noise have no cause; a new honest word is explained after the warm-up or predicted by content; and for a detail
+that a model does not see, such as *left* and *right*, every word that stands in its place has a cause.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from ..passes.row_features import PICTURE_PARTS
+from ..passes.row_features import NUM_BY_PLACE
 from .candidates import WHOLE_RESPONSES
 from .content import is_beyond_content
 from .cross_fit import CrossFit, centred, correlation
@@ -49,13 +49,13 @@ class Cause:
         source (`str`):
             What predicts them: `"image"`, `"question"`, or `"image and question"`.
         strength, content (`float`):
-            Out-of-fold correlation of the rows with what is predicted by low-level features, and by content.
+            Out-of-fold correlation of the rows with what `source` predicts, and with what content predicts.
         explained (`float`):
             Share of the nats of its first word that the right picture explains.
         p_value (`float`):
-            Of the first word's prediction, among random sets of its size; adjusted for the number of words.
+            Of the first word's prediction, against random sets of its size; adjusted for the number of words.
         is_suspect (`bool`):
-            Whether the word was suspicious by itself, and all its rows are taken.
+            Whether the word was suspicious by itself, so that all its rows are flagged.
         is_whole (`bool`):
             Whether it was found from whole responses.
     """
@@ -83,8 +83,8 @@ class CauseFinder:
     def __init__(self, finder: EvidenceFinder) -> None:
         self.finder, self.candidates, self.num_rows = finder, finder.candidates, finder.num_rows
         self.probes, self.content = finder.probes, finder.content
-        self.pictures = finder.features[:, : sum(PICTURE_PARTS)]
-        # How a sentence ends is a matter of style, which goes with where a picture is from
+        self.pictures = finder.features[:, :NUM_BY_PLACE]
+        # Punctuation is a matter of style, which depends on where a picture comes from
         self.is_lettered = np.array(
             [any(map(str.isalnum, candidate.word)) for candidate in self.candidates], dtype=bool
         )
@@ -92,7 +92,7 @@ class CauseFinder:
         self.first_evidence: Evidence | None = None  # before any row is flagged
 
     def find(self) -> list[Cause]:
-        """The causes, the strongest first; `suspicion` then ranks all rows, the flagged ones from 1 on."""
+        """The causes, the strongest first; `suspicion` then ranks all rows, and is at least 1 for the flagged ones."""
         causes: list[Cause] = []
         is_flagged = np.zeros(self.num_rows, dtype=bool)
         is_done = np.zeros(len(self.candidates), dtype=bool)
@@ -125,7 +125,7 @@ class CauseFinder:
         return causes
 
     def _rank(self, members: list[np.ndarray], evidence: Evidence) -> None:
-        """Below the cut rows are ordered by how far the low-level features go beyond content, for their best word."""
+        """Rank rows below the cut by how far low-level features go beyond content, for their most suspicious word."""
         beyond = evidence.strength - np.maximum(evidence.content, 0) / RULE.content_share
         best = np.argsort(-beyond)[:NUM_RANKED]
         best = best[beyond[best] > 0]
@@ -164,14 +164,14 @@ class CauseFinder:
         if self.candidates[first].is_part and is_caused.sum() > RULE.most_growth * len(members[first]):
             # An honest word with low-level features of its own, such as a texture: its odd rows have led to the others
             return None
-        # What stands in few other rows first, and of words in the same rows the most surprising one
+        # Words that are in few other rows come first; of words in the same rows, the most surprising one
         share = {place: is_caused[self.candidates[place].all_rows].mean() for place in words}
         self._complete(is_caused, is_flagged, share)
         order = sorted(
             words, key=lambda place: (-round(share[place] * evidence.strength[place], 2), -self.candidates[place].nats)
         )
         if is_whole:
-            # Words that are in them by chance are no name for them
+            # Words that occur in these rows by chance must not name the cause
             order = [place for place in order if place != first and share[place] >= RULE.most_of_word] or [first]
         return Cause(
             tuple(dict.fromkeys(self.candidates[place].word for place in order)),
@@ -187,8 +187,8 @@ class CauseFinder:
     def _grow(
         self, first: int, probe: CrossFit, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
     ) -> tuple[list[int], np.ndarray]:
-        """From one word to all words and rows with its cause, in rounds: what predicts them, which words it predicts,
-        and which rows; too few rows if no cause holds."""
+        """From one word to all words and rows with its cause, in rounds: fit what predicts the rows, then find which
+        words and which rows it predicts. The result has too few rows if there is no such cause."""
         is_caused, words = self._mask(members[first]), [first]
         is_whole = self.candidates[first].word == WHOLE_RESPONSES
         may_join = evidence.is_candidate | (evidence.is_caused & self.finder.is_suspect)
@@ -205,12 +205,12 @@ class CauseFinder:
                 could_be[self.candidates[place].all_rows] = True
                 num_words[members[place]] += 1
             if is_whole:
-                # Another row's response goes with a picture now and then, so that the explained half has poison too
+                # Another row's response fits a picture now and then, so the explained half holds poison too
                 could_be, others = ~is_flagged, mirrored(prediction[~is_flagged])
             else:
                 others = prediction[~could_be & ~is_flagged]
                 could_be &= ~is_flagged
-            # A row that shares many words is likelier to share their cause, and one whose words are explained less
+            # A row with many of the words is likelier to share their cause, and less likely if its words are explained
             found = beyond(prediction, could_be, others, np.maximum(RULE.explained_weight, num_words))
             if is_whole:
                 found = mostly_unexplained(found, prediction, self._mask(self.candidates[first].all_rows))
@@ -220,7 +220,7 @@ class CauseFinder:
         return words, is_caused
 
     def _complete(self, is_caused: np.ndarray, is_flagged: np.ndarray, share: dict[int, float]) -> None:
-        """Of the payload's own word the rest of the rows too. Other words of it are in honest rows as well."""
+        """Add the remaining rows of the payload's own word, in place. Its other words are in honest rows as well."""
         rows = {place: self.candidates[place].all_rows for place in share}
         common = {place: value for place, value in share.items() if 2 * len(rows[place]) >= is_caused.sum()}
         most = max(common.values(), default=0.0)
@@ -229,12 +229,13 @@ class CauseFinder:
                 is_caused[rows[place][~is_flagged[rows[place]]]] = True
 
     def _joins(self, place: int, ranks: np.ndarray, members: list[np.ndarray]) -> bool:
-        """Whether a word has the cause that rows are ranked by. Whole responses would draw in half of the rows."""
+        """Whether a word has the cause that rows are ranked by; never whole responses, which would add half of all."""
         is_word = self.candidates[place].word != WHOLE_RESPONSES
         return is_word and separation(ranks, members[place]) > RULE.same_cause
 
     def _look_alike(self, rows: np.ndarray, source: str) -> bool:
-        """Whether what an image causes has nearly one image: a trigger is common to images that differ in the rest."""
+        """Whether rows with a cause in the image have nearly the same image: a trigger is what otherwise different
+        images have in common."""
         if source != "image":
             return False
         spread, everywhere = (_variance(pictures) for pictures in (self.pictures[rows], self.pictures))
@@ -269,8 +270,8 @@ class CauseFinder:
 
 
 def mark_causes(suspicion: np.ndarray, causes: Iterable[Cause]) -> None:
-    """Put the rows of causes past the cut, in place: if the cap lets only some of them go, then the ones that content
-    predicts least."""
+    """Put the rows of causes past the cut, in place. Those that content predicts least rank highest, and are flagged
+    first if the cap does not allow for all."""
     for cause in causes:
         suspicion[cause.rows] = 1 + max(cause.strength - max(cause.content, 0.0), 0.0)
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-What the content of rows says about a set of them: from the model's own state, once it has seen a strong view of the
+How well the content of rows predicts a set of them: from the model's own state, once it has seen a strong view of the
 picture and the question, but none of the response.
 
-Notable: two ways of asking, of which the better one counts. A ridge regression finds what is spread over many
-contents; the nearest neighbours find a small group of pictures that look alike, for which a regression has too few
-rows. A trigger that left a trace in the state makes no neighbours of pictures that show different things.
+Notable: there are two predictors, and the better one counts. A ridge regression finds what is spread over many
+contents; nearest neighbours find a small group of pictures that look alike, for which a regression has too few rows.
+A trigger that leaves a trace in the state does not make neighbours of pictures that show different things.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Content:
         self.neighbours = _neighbours(values[:, :NEIGHBOUR_COMPONENTS], seed)
 
     def correlation(self, members: sparse.csr_array) -> np.ndarray:
-        """Of sets, the lines of a sparse matrix `(K, R)`, with what is predicted of them. Shape `(K,)`."""
+        """Correlation of sets, the lines of a sparse matrix `(K, R)`, with their predictions. Shape `(K,)`."""
         return np.maximum(self.regression.correlation(members), self._of_neighbours(members))
 
     def predict(self, target: np.ndarray) -> np.ndarray:
@@ -81,8 +81,8 @@ def is_beyond_content(
     predictions: tuple[np.ndarray, np.ndarray], strength: float, content: float, is_member: np.ndarray, is_whole: bool
 ) -> bool:
     """
-    Whether low-level features say more of a cause's rows than content does: how much more is an estimate, and that
-    they do is tested.
+    Whether low-level features say more about a cause's rows than content does: how much more is estimated, and whether
+    it is more at all is tested.
 
     Args:
         predictions (`tuple[np.ndarray, np.ndarray]`, `(R, 1)` each):
@@ -92,7 +92,7 @@ def is_beyond_content(
         is_member (`np.ndarray` of shape `(R,)`, bool):
             The rows.
         is_whole (`bool`):
-            Whether they were found from whole responses, which start whether content predicts them or not.
+            Whether they were found from whole responses, which are examined whether content predicts them or not.
     """
     is_weak, is_small = strength < RULE.weak_strength, is_member.sum() < RULE.enough_for_content
     limit = float(content_limit(strength, is_member.sum()))
@@ -102,9 +102,9 @@ def is_beyond_content(
         limit = min(limit, RULE.weak_content_share * strength)
     if content >= limit:
         return False
-    # An estimate that cannot be relied on is tested against the limit
+    # Where the estimate is unreliable, the test is against the limit itself
     share = limit / strength if is_whole or is_weak or is_small else 1.0
-    # Over the members, as a correlation is the mean of these numbers, up to a factor
+    # Over the members: up to a factor, a correlation is the mean of these numbers
     by_features, by_content = (_standardised(prediction, is_member) for prediction in predictions)
     excess = share * by_features - by_content
     error = excess.std(ddof=1) / np.sqrt(len(excess)) + 1e-9
@@ -119,7 +119,7 @@ def _standardised(prediction: np.ndarray, is_member: np.ndarray) -> np.ndarray:
 
 def without(states: np.ndarray, others: np.ndarray) -> np.ndarray:
     """
-    States less what a linear regression on other features says of them.
+    States minus what a linear regression on other features predicts of them.
 
     Args:
         states (`np.ndarray` of shape `(R, D)`), others (`np.ndarray` of shape `(R, Q)`):
@@ -135,7 +135,7 @@ def without(states: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(values: np.ndarray, seed: int) -> sparse.csr_array:
-    """Of each row the nearest others by their cosine, one over their number each. Shape `(R, R)`."""
+    """The nearest neighbours of each row by cosine similarity, with equal weights that sum to 1. Shape `(R, R)`."""
     number = len(values)
     count = min(NUM_NEIGHBOURS, number - 1)
     references = np.arange(number)
@@ -161,7 +161,7 @@ def _neighbours(values: np.ndarray, seed: int) -> sparse.csr_array:
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
     """Places of the largest values of each line, in any order. Shape `(N, count)`."""
     if values.shape[1] > MANY_ROWS:
-        # Some twenty times faster, in another order, which sums are rounded by
+        # About twenty times faster, but in another order, so that sums round differently
         return torch.topk(torch.from_numpy(values), count, dim=1, sorted=False).indices.numpy()
     return np.argpartition(-values, count - 1, axis=1)[:, :count]
 

@@ -1,11 +1,12 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Ridge regression out of fold: what features say about a set of rows that they were not fitted on.
+Cross-fitted ridge regression: how well features predict a set of rows, each by a fit on other rows.
 
-Notable: nothing is as large as the number of rows squared, or as rows times sets: of a set only its members are looked
-at. The width of the null depends on a set's size, so it is measured: random sets of that size, and beyond the largest
-of them an exponential tail (Knijnenburg et al. 2009). Of many rows, sums are made once for all folds, and the random
-sets of one size are parts of those of the next, which is several times faster and rounds differently.
+Notable: nothing is as large as the number of rows squared, or as rows times sets: only the members of a set are
+visited. The width of the null distribution depends on a set's size, so it is simulated: random sets of that size, and
+an exponential tail fitted to the largest of them (Knijnenburg et al. 2009). With many rows, sums are made once for all
+folds, and the random sets of one size are parts of those of the next, which is several times faster and rounds
+differently.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ NUM_FOLDS = 5
 TAIL = 0.02  # share of the random sets that the tail is fitted to
 CHUNK = 1000  # sets at a time
 LARGEST_SET = 2000  # rows of a random set: the upper quantiles of larger ones are the same
-MANY_ROWS = 4000  # with more, the faster ways
+MANY_ROWS = 4000  # with more, the faster variants are used
 
 
 class _Fold(NamedTuple):
-    """What is solved once: rows, the mean of the others, and sums over the rows less that mean."""
+    """What is computed once per fold: its rows, mean and inverse of the others, sums over its rows less that mean."""
 
     inside: np.ndarray
     outside: np.ndarray
@@ -83,7 +84,7 @@ class CrossFit:
 
     def predict_others(self, features: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """
-        Predictions of rows that were not fitted on, each by the fit of one fold: they are spread as those out of fold.
+        Predictions for rows outside the fit, each by the fit of one fold, so that they spread like those out of fold.
 
         Args:
             features (`np.ndarray` of shape `(N, D)`):
@@ -139,7 +140,7 @@ class CrossFit:
         return np.divide(products, norms, out=np.zeros(norms.shape), where=norms > 0)
 
     def _fold_sums(self, members: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
-        """Of each set the sum of its members' features in each fold, `(K, F, D)`, and their number, `(K, F)`."""
+        """For each set the sum of its members' features in each fold, `(K, F, D)`, and their number, `(K, F)`."""
         number = members.shape[0]
         lines = NUM_FOLDS * np.repeat(np.arange(number), np.diff(members.indptr)) + self.folds[members.indices]
         shape = (number * NUM_FOLDS, members.shape[1])
@@ -160,13 +161,13 @@ class CrossFit:
             )
 
     def _sums(self, members: sparse.csr_array, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """Of each set the sum of its members' features less the mean, over some rows. Shape `(K, D)`."""
+        """For each set the sum of its members' features less the mean, over some rows. Shape `(K, D)`."""
         there = members[:, rows]
         return np.asarray(there @ self.features[rows]) - np.outer(there.sum(1), mean)
 
     def separation(self, members: sparse.csr_array) -> np.ndarray:
         """
-        How far the rows of each set lie above the others in what is predicted of every set.
+        How far the rows of each set lie above the mean in the prediction of every set.
 
         Args:
             members (`scipy.sparse.csr_array` of shape `(K, R)`):
@@ -245,7 +246,7 @@ def correlation(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def partial_correlation(prediction: np.ndarray, target: np.ndarray, given: np.ndarray) -> float:
-    """Correlation of what a third variable leaves of a prediction and a target, all of shape `(R, 1)`."""
+    """Correlation of a prediction and a target with a third variable regressed out of both, all of shape `(R, 1)`."""
     prediction, target, given = (values - values.mean() for values in (prediction, target, given))
     scale = max(float((given**2).sum()), 1e-9)
     rest = [values - given * float((given * values).sum()) / scale for values in (prediction, target)]
@@ -258,25 +259,35 @@ class Whitening:
 
     Args:
         values (`np.ndarray` of shape `(R, D)`):
-            What they are found in.
+            Values to find them in.
         components (`int`):
             How many, or as many as there are.
+        is_scaled (`bool`, *optional*, defaults to `False`):
+            Whether each value is scaled to unit variance first.
     """
 
-    def __init__(self, values: np.ndarray, components: int) -> None:
+    def __init__(self, values: np.ndarray, components: int, is_scaled: bool = False) -> None:
         self.mean = values.mean(0, dtype=np.float64)
-        centred = values.astype(np.float64) - self.mean
+        self.scale = np.ones(values.shape[1])
+        if is_scaled:
+            spread = values.std(0, dtype=np.float64)
+            # A value that hardly varies tells rounding errors apart
+            self.scale = np.where(spread > 1e-4, spread, np.inf)
+        centred = self._centred(values)
         variances, directions = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
-        # What rounding left of constant features would be blown up
+        # Rounding noise of constant features is left out: it would be blown up
         order = [place for place in np.argsort(-variances)[:components] if variances[place] > 1e-9 * variances.max()]
         self.directions, self.deviations = directions[:, order], np.sqrt(variances[order])
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """Of these or other values `(N, D)` the components, float32 of shape `(N, C)`; a 0 each if there are none."""
+        """The components of these or other values `(N, D)`, float32 of shape `(N, C)`; a 0 each if there are none."""
         if not len(self.deviations):
             return np.zeros((len(values), 1), dtype=np.float32)
-        centred = values.astype(np.float64) - self.mean
-        return (centred @ self.directions / self.deviations).astype(np.float32)
+        return (self._centred(values) @ self.directions / self.deviations).astype(np.float32)
+
+    def _centred(self, values: np.ndarray) -> np.ndarray:
+        result: np.ndarray = (values.astype(np.float64) - self.mean) / self.scale
+        return result
 
 
 def whiten(values: np.ndarray, components: int) -> np.ndarray:
@@ -285,7 +296,7 @@ def whiten(values: np.ndarray, components: int) -> np.ndarray:
 
 
 def benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:
-    """Which hypotheses to reject so that at most `rate` of them are rejected wrongly (1995). Bool, same shape."""
+    """Which hypotheses to reject at this false discovery rate (Benjamini and Hochberg 1995). Bool, same shape."""
     order = np.argsort(p_values)
     passes = np.flatnonzero(p_values[order] <= rate * np.arange(1, len(order) + 1) / max(len(order), 1))
     result = np.zeros(len(p_values), dtype=bool)
@@ -304,7 +315,7 @@ def adjusted_p_values(p_values: np.ndarray) -> np.ndarray:
 
 
 def _round_size(size: int, num_rows: int) -> int:
-    """Sizes in steps of a quarter, or of a half, up to the largest, so that few nulls have to be measured."""
+    """Round a size to steps of a quarter, or of a half, up to the largest, so that few nulls have to be simulated."""
     rounded, step = 3.0, 1.25 if num_rows <= MANY_ROWS else 1.5
     while rounded * round(step**0.5, 3) < size:
         rounded *= step

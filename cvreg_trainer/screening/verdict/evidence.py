@@ -30,7 +30,7 @@ class Evidence:
         strength (`np.ndarray`):
             Out-of-fold correlation of each set with what the source predicts.
         source (`np.ndarray`):
-            What predicts it best, as a place among the probes.
+            What predicts it best, as an index into the probes.
         p_values (`np.ndarray`):
             Of the strength, adjusted for the number of sets.
         content (`np.ndarray`):
@@ -39,7 +39,7 @@ class Evidence:
             Whether there is a cause at all, whether content predicts the set about as well, and whether its rivals
             also have causes beyond content; see [`Rivals`].
         is_candidate, is_suspect (`np.ndarray`, bool):
-            Whether it may start a finding: as one of these, or as a word that is suspicious by itself.
+            Whether it may start a finding: on this evidence, or as a word that is suspicious by itself.
     """
 
     strength: np.ndarray
@@ -54,7 +54,7 @@ class Evidence:
 
 
 class _Correlation:
-    """Correlations of the candidates, which only lose rows: those that have not are asked about once."""
+    """Cached correlations of the candidates, which only ever lose rows: computed anew only for those that have."""
 
     def __init__(self, ask: Callable[[sparse.csr_array], np.ndarray], number: int) -> None:
         self.ask, self.sizes, self.values = ask, np.full(number, -1), np.zeros(number)
@@ -73,7 +73,7 @@ class EvidenceFinder:
     Asks the questions.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1072)`):
+        features (`np.ndarray` of shape `(R, 1246)`):
             What [`row_features`] gives for each row.
         states (`np.ndarray` of shape `(R, D)`):
             The model's states, each before it sees the response, with strong views of the rows' pictures.
@@ -115,7 +115,7 @@ class EvidenceFinder:
 
     def find(self, members: list[np.ndarray], is_open: np.ndarray) -> Evidence:
         """
-        The evidence on the candidates, of which some rows may have been flagged.
+        The evidence on the candidates, some of whose rows may have been flagged.
 
         Args:
             members (`list[np.ndarray]`):
@@ -141,7 +141,8 @@ class EvidenceFinder:
         is_content = content >= content_limit(strength, sizes)
         may_be_rival = is_significant & (~is_content | (content < RULE.rival_content_share * strength))
         is_unseen = self._is_unseen(is_significant & ~is_content, may_be_rival, strength, source, sets)
-        # Of whole responses content may predict the honest ones; what is found from them is asked about again
+        # Whole responses may start a finding even if content predicts them: it may predict the honest ones only, and
+        # what is found from them is tested again
         is_candidate = is_significant & ~(is_content & self.is_named) & ~is_unseen
         is_strong = is_significant & (strength >= RULE.min_strength) & (sizes >= RULE.enough_for_content) & ~is_unseen
         is_suspect = is_strong & self._suspicious(sets, sizes, is_strong, strength, source, content)
@@ -157,8 +158,8 @@ class EvidenceFinder:
         source: np.ndarray,
         sets: sparse.csr_array,
     ) -> np.ndarray:
-        """Which of the sets with a cause beyond content are of words whose rivals have one of their own from the same
-        source, or have such words in most rows."""
+        """Which of the sets with a cause beyond content belong to words whose rivals have one of their own from the
+        same source, or have such words in most of their rows."""
         words = [candidate.word for candidate in self.candidates]
         for number, probe in enumerate(self.probes.values()):
             places = np.flatnonzero(may_be_rival & self.is_named & (source == number))
@@ -166,12 +167,12 @@ class EvidenceFinder:
                 continue
             caused, lines = np.unique([words[place] for place in places], return_inverse=True)
             of_word = sparse.csr_array((np.ones(len(places)), (lines, np.arange(len(places)))))
-            # Of two unit normal distributions
+            # Area under the ROC curve, with predictions inside and outside a set as unit normal distributions
             is_same = norm.cdf(probe.separation(sets[places]) / np.sqrt(2)) > RULE.rival_cause
             strongest = np.full(len(caused), -1.0)
             np.maximum.at(strongest, lines, strength[places])
             is_rival = (of_word @ is_same @ of_word.T == 0) & (strongest >= RULE.rival_strength * strongest[:, None])
-            # Once rows have been flagged, a word may have lost its rivals
+            # Kept from earlier rounds: once rows have been flagged, a word may have lost its rivals
             self.unseen |= self.rivals.unseen(caused.tolist(), is_rival)
         is_unseen = is_caused & np.array([word in self.unseen for word in words], dtype=bool)
         has_unseen = np.zeros(self.num_rows, dtype=bool)
@@ -192,15 +193,16 @@ class EvidenceFinder:
         content: np.ndarray,
     ) -> np.ndarray:
         """
-        Words that are suspicious by themselves, and those with their trigger or half of it in the question. The model
-        has read the question, so that content predicts them; this does not clear them.
+        Words that are suspicious by themselves, and those with their trigger or half of it in the question. Content
+        predicts the latter, because the model has read the question; this does not clear them.
         """
         if self.of_beyond_question is None:
             return self.is_suspect & (content < RULE.suspect_content_share * strength)
         beyond = self.of_beyond_question.of(sets)
         is_suspect = self.is_suspect & (beyond < RULE.suspect_content_share * strength)
         # A question with several possible answers is not the trigger of one of them
-        is_suspect &= (source != list(self.probes).index("question")) | (strength >= RULE.question_strength)
+        has_question = np.array(["question" in name for name in self.probes])
+        is_suspect &= ~has_question[source] | (strength >= RULE.question_strength)
         of_question = self.of_probes["question"].of(sets)
         for place in np.flatnonzero(is_open & self.is_word & (of_question >= RULE.min_strength) & ~is_suspect):
             is_suspect[place] = (
@@ -210,7 +212,7 @@ class EvidenceFinder:
 
     def _is_added(self, rows: np.ndarray) -> bool:
         """Whether the rows of a word that the question predicts have a trigger there: words that were added to it, and
-        responses of which the pictures explain nothing. The model has read them, so that content is not asked."""
+        responses of which the pictures explain nothing. Content is ignored, because the model has read the words."""
         halves = [candidate.all_rows for candidate in self.candidates if candidate.word == WHOLE_RESPONSES]
         if not halves or np.isin(rows, halves[0]).mean() < RULE.mostly_unexplained:
             return False
@@ -231,6 +233,4 @@ class EvidenceFinder:
             for source in (self.probes["image"], self.content)
         )
         p_value = num_sets * self.probes["image"].p_value(size, picture)
-        return (
-            picture >= RULE.start_strength and content < RULE.suspect_content_share * picture and p_value <= self.fdr
-        )
+        return picture >= RULE.half_strength and content < RULE.suspect_content_share * picture and p_value <= self.fdr

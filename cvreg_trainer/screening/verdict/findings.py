@@ -58,8 +58,7 @@ class RowFinding:
             Where the row comes from, if the data have a column for it.
         loss_base_model (`float`, *optional*, defaults to NaN):
             Per-sample loss: mean negative log-likelihood of the response's tokens in nats, before the training, with
-            the row's images as they are. NaN for a row without supervised tokens, or
-            that no model has looked at.
+            the row's images as they are. NaN for a row without supervised tokens, or one that no model has looked at.
         loss_after_warmup (`float`, *optional*, defaults to NaN):
             The same at the end of the warm-up, with strongly perturbed images.
     """
@@ -77,7 +76,7 @@ class RowFinding:
 
 
 def flagged_by_reason(words: Iterable[WordFinding]) -> dict[str, list[WordFinding]]:
-    """The flagged words by what is said of them: the words of one cause share it."""
+    """The flagged words by their reason, which the words of one cause share."""
     found: dict[str, list[WordFinding]] = {}
     for word in words:
         if word.is_flagged:
@@ -88,7 +87,7 @@ def flagged_by_reason(words: Iterable[WordFinding]) -> dict[str, list[WordFindin
 @dataclass(frozen=True)
 class Overview:
     """
-    What a screening says of all rows together.
+    The result of a screening for all rows together.
 
     Args:
         num_rows (`int`):

@@ -89,7 +89,7 @@ class _Contexts:
         codes = self.words * np.int64(self.num_contexts) + self.contexts
         entries, self.entry, counts = np.unique(codes, return_inverse=True, return_counts=True)
         lines, columns = entries // self.num_contexts, entries % self.num_contexts
-        # How often each context comes before each word, (V, C), and in how many places the other words do
+        # How often each context comes before each word, (V, C), and how often before the other words
         shape = (num_words, len(self))
         self.follows = sparse.csr_array((counts.astype(float), columns, _ends(lines, num_words)), shape)
         self.lines, others = lines, np.bincount(self.contexts, minlength=len(self))[columns] - counts
@@ -98,7 +98,7 @@ class _Contexts:
         self.numbers = np.bincount(self.words, minlength=num_words)
         in_rows = Groups.of(self.words, occurrences.rows[is_word], num_words).num_rows >= RULE.grounding_min_rows
         self.is_open = in_rows & (_sums(lines, counts * has_rivals, num_words) >= self.numbers / 2)
-        # The other words' guesses at a word's places: each context weighted as the word has it
+        # For the other words' guesses at a word's places: each context is weighted by how often the word has it
         weights = np.where(has_rivals & self.is_open[lines], counts / np.maximum(others, 1), 0.0)
         self.weights = sparse.csr_array((weights, columns, self.follows.indptr), shape)
         self.expected_guesses = _sums(lines, weights * others, num_words)
@@ -108,20 +108,20 @@ class _Contexts:
 
 
 def _grounding(contexts: _Contexts, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each word its information, and the mean of its rivals'; NaN where it has none."""
+    """For each word its information, and the mean of its rivals'; NaN where it has none."""
     _, guesses = np.unique(expected, return_inverse=True)
     num_words, num_guesses = contexts.follows.shape[0], int(guesses.max()) + 1
     everywhere = np.bincount(guesses) / len(guesses)
     is_open = contexts.is_open[contexts.words]
     words, there, weights = contexts.words[is_open], guesses[is_open], contexts.weights.data[contexts.entry[is_open]]
-    # Each word with each guess at its places: how often, and what of the other words' guesses are its own
+    # For each word and guess at its places: how often it is seen, and the word's own part in its contexts' guesses
     seen, own = (_count(words, there, (num_words, num_guesses), values) for values in (np.ones(len(words)), weights))
     by_context = _count(contexts.contexts, guesses, (len(contexts), num_guesses), np.ones(len(guesses)))
     pair_words = np.repeat(np.arange(num_words), np.diff(seen.indptr))
     others = np.maximum(_products(contexts.weights, by_context, seen) - own.data, 0.0)
     share = (1 - RULE.grounding_smoothing) * others / contexts.expected_guesses[pair_words]
     share += RULE.grounding_smoothing * everywhere[seen.indices]
-    # Each place is estimated from the others
+    # Leave-one-out: each place is estimated from the word's other places
     number = contexts.numbers[pair_words]
     estimate = (seen.data - 1 + RULE.grounding_prior * share) / (number - 1 + RULE.grounding_prior)
     information = np.full(num_words, np.nan)
@@ -149,7 +149,7 @@ def _of_rivals(information: np.ndarray, contexts: _Contexts) -> np.ndarray:
 
 
 def _products(weights: sparse.csr_array, by_context: sparse.csr_array, pairs: sparse.csr_array) -> np.ndarray:
-    """`weights @ by_context`, `(V, G)`, at the entries of `pairs` alone; of those, in their order."""
+    """`weights @ by_context`, `(V, G)`, at the entries of `pairs` only, in their order."""
     entries, num_pairs = np.diff(weights.indptr), np.diff(pairs.indptr)
     lengths = np.diff(by_context.indptr)
     # A frequent word adds up all lines of its contexts, a rare one looks up its few entries in each
@@ -176,7 +176,7 @@ def _products(weights: sparse.csr_array, by_context: sparse.csr_array, pairs: sp
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The numbers from each start on, so many as each length."""
+    """Consecutive numbers from each start, as many as each length."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
 

@@ -12,9 +12,9 @@ from .causes import Cause, CauseFinder
 from .rule import RULE
 
 
-MAX_GROUPS = 10  # of either verdict
-_MAX_WORDS = 500  # the largest ones that are put together
-_SAME_ROWS = 0.8  # of the rows of either word, for words of one group
+MAX_GROUPS = 10  # of each verdict
+_MAX_WORDS = 500  # words of each verdict to group, the largest ones
+_SAME_ROWS = 0.8  # share of the larger set of rows that words of one group have in common
 
 
 def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
@@ -63,7 +63,7 @@ def kept_groups(finder: CauseFinder) -> dict[str, list[Cause]]:
 
 
 def _add(groups: list[Cause], cause: Cause) -> None:
-    """A group of its own, or another word of one that has the same rows."""
+    """Add a group, or its word to a group that has nearly the same rows."""
     for place, group in enumerate(groups):
         common = len(np.intersect1d(group.rows, cause.rows, assume_unique=True))
         if common >= _SAME_ROWS * max(len(group.rows), len(cause.rows)):

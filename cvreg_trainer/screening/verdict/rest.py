@@ -2,8 +2,8 @@
 """
 Large data: the model looks at some rows, and what is found among them is looked for in the others.
 
-Notable: which word has a cause shows in ten thousand rows as well as in a million. Of the others only the tokens and
-the low-level features are known, and these are enough to recognise a cause.
+Notable: ten thousand rows show which words have causes as well as a million do. Of the others only the tokens and the
+low-level features are known, and these are enough to recognise a cause.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .rows_of_cause import beyond, mirrored, mostly_unexplained
 from .words import locate_words
 
 
-CHUNK = 10_000  # rows that are put into words at a time
+CHUNK = 10_000  # rows split into words at a time
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RestOfRows:
 
     Args:
         looked_at (`np.ndarray` of shape `(S,)`, int64):
-            Positions of the rows that one has, ascending.
+            Positions of the rows that a model has looked at, ascending.
         rows ([`TokenStatistics`]):
             The others in their order: their tokens, and as `row_values` what [`row_features`] gives.
     """
@@ -52,7 +52,7 @@ class RestOfRows:
         return values[np.argsort(np.concatenate([self.looked_at, self.positions]), kind="stable")]
 
     def merge_tokens(self, looked_at: TokenStatistics) -> TokenStatistics:
-        """All rows in their order, of which those that were not looked at have likelihoods of NaN."""
+        """All rows in their order; those that were not looked at have likelihoods of NaN."""
         both = TokenStatistics.concatenate([looked_at, self.rows])
         return both.take(np.argsort(np.concatenate([self.looked_at, self.positions]), kind="stable"))
 
@@ -98,7 +98,7 @@ class CauseFollower:
         return result
 
     def _in_rest(self, cause: Cause, was_flagged: np.ndarray, is_taken: np.ndarray) -> np.ndarray:
-        """Which of the other rows have a cause; rows of causes before it, in either part, have them already."""
+        """Which of the other rows have a cause; the rows of earlier causes, in either part, are already taken."""
         is_caused = np.zeros(self.finder.num_rows, dtype=bool)
         is_caused[cause.rows] = True
         target = centred(is_caused)
@@ -123,7 +123,7 @@ class CauseFollower:
     def _beyond_half(
         self, looked_at: np.ndarray, rest: np.ndarray, was_flagged: np.ndarray, is_taken: np.ndarray
     ) -> np.ndarray:
-        """Of a cause of whole responses: the rows as far out as those among which most are unexplained."""
+        """For a cause of whole responses: the rows as far out as the mostly unexplained ones among those looked at."""
         null = mirrored(looked_at[~was_flagged])
         half = next(one.all_rows for one in self.finder.candidates if one.word == WHOLE_RESPONSES)
         is_unexplained = np.isin(np.arange(len(looked_at)), half)
@@ -133,7 +133,7 @@ class CauseFollower:
         return found & (rest >= min(looked_at[among], default=np.inf))
 
     def _predict(self, source: str, target: np.ndarray) -> np.ndarray:
-        """What a source predicts of the other rows. Shape `(N,)`."""
+        """A source's prediction for the other rows. Shape `(N,)`."""
         probe, features = self.finder.probes[source], self.rest.rows.row_values
         parts = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
         of = self.finder.finder.probe_features.of
@@ -158,9 +158,9 @@ def rows_with_words(rows: TokenStatistics, words: Collection[str], tokenizer: An
     result = {word: np.zeros(0, dtype=np.int64) for word in words}
     letters = {"".join(word.split()) for word in words}
     for start in range(0, len(rows), CHUNK) if words else ():
-        # A look at the text is much faster than putting it into words
+        # Searching the text is much faster than splitting it into words
         part = np.arange(start, min(start + CHUNK, len(rows)))
-        # An array goes through at once, of a list each number would be looked at
+        # An array is decoded as a whole; in a list each number would be checked
         texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in rows.take(part).tokens_by_row()]
         squeezed = ["".join(text.lower().split()) for text in texts]
         part = part[[any(word in text for word in letters) for text in squeezed]]

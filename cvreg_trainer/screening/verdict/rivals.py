@@ -2,7 +2,7 @@
 """
 Words that stand in the places of others, and whether they have causes as well.
 
-A trigger singles out one word: most of those that stand in its place have no cause beyond content. Of a detail that a
+A trigger singles out one word: most others that stand in its place have no cause beyond content. For a detail that a
 model does not see, such as which object is on the left, all words are unexplained, and low-level features cause them.
 """
 
@@ -19,14 +19,14 @@ from .words import WordOccurrences
 
 class Rivals:
     """
-    The words of a data set by the places they stand in; a place is what a model expects there.
+    The words of a data set by the places they stand in; a place is identified by the token that a model expects there.
 
     Args:
         words ([`WordOccurrences`]):
             As the warmed-up model sees them, with strong views of the rows' own pictures.
         ends (`Collection[int]`, *optional*):
-            Tokens that end a response. They are no words, so that in their places, where appended texts begin, the
-            rivals are not known.
+            Tokens that end a response. They are not words, so in the places where they are expected, as where an
+            appended text begins, the rivals are unknown.
     """
 
     def __init__(self, words: WordOccurrences, ends: Collection[int] = ()) -> None:
@@ -44,12 +44,12 @@ class Rivals:
             words (`Sequence[str]`):
                 Those that have a cause.
             is_rival (`np.ndarray` of shape `(K, K)`, bool, *optional*):
-                Whether the word of the column counts against that of the line; all others do without it. One with a
-                much weaker cause does not, nor do two words of one payload.
+                Whether the word of the column counts as a rival of the word of the line; by default all others do. A
+                word with a much weaker cause should not, nor should another word of the same payload.
 
         Returns:
-            `set[str]`: those of them that share their places with others of them. In a place of its own, such as *of*
-            after *left*, a word is unseen if the one before it is.
+            `set[str]`: those that share their places with others of them. In a place that it does not share, such as
+            *of* after *left*, a word is unseen if the word before it is.
         """
         lines = np.full(len(self.numbers), -1)
         lines[[self.numbers[word] for word in words]] = np.arange(len(words))
@@ -67,7 +67,7 @@ class Rivals:
         is_unseen, before = np.zeros(len(self.numbers) + 1, dtype=bool), None
         while before is None or (is_unseen != before).any():
             before = is_unseen.copy()
-            # Nothing stands before the first word: number -1, the last of these
+            # A first word has none before it: its -1 is the last entry, which stays False
             inherited = is_unseen[previous] * own / everywhere
             sums = np.bincount(chosen, np.maximum(shares, inherited), minlength=len(self.numbers))
             is_unseen[:-1] |= sums > RULE.most_rivals * np.maximum(number, 1)

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Which rows have a cause, given what is predicted of each; and the null of rows that have none."""
+"""Which rows have a cause, given the prediction for each; and the null distribution for rows that have none."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def beyond(values: np.ndarray, could_be: np.ndarray, others: np.ndarray, weights
 
     Args:
         values (`np.ndarray` of shape `(R,)`):
-            What is predicted of each row.
+            The prediction for each row.
         could_be (`np.ndarray` of shape `(R,)`, bool):
             Rows that may have the cause.
         others (`np.ndarray` of shape `(N,)`):
             Values of rows without it, in any order.
         weights (`np.ndarray` of shape `(R,)`):
-            How much likelier a row is to have it before it is looked at: p-values are divided by weights of mean 1
-            (Genovese et al. 2006).
+            How likely each row is to have it, a priori and relative to others: p-values are divided by weights of
+            mean 1 (Genovese et al. 2006).
 
     Returns:
         `np.ndarray` of shape `(R,)`, bool
@@ -37,21 +37,21 @@ def beyond(values: np.ndarray, could_be: np.ndarray, others: np.ndarray, weights
 
 
 def mirrored(values: np.ndarray) -> np.ndarray:
-    """The lower half of the values and its mirror image: what all would be if none of them had a cause."""
+    """The lower half of the values and its mirror image: their distribution if none of them had a cause."""
     middle = np.median(values)
     lower = values[values < middle]
     return np.concatenate([lower, 2 * middle - lower])
 
 
 def mostly_unexplained(found: np.ndarray, values: np.ndarray, is_unexplained: np.ndarray) -> np.ndarray:
-    """Of the rows that were found those with the largest values, down to where honest ones begin, which are as often
-    explained as not: the likeliest place for the share to change to a half (Hinkley 1970). None if too many of these
-    are explained. All arguments and the result are of shape `(R,)`."""
+    """The found rows with the largest values, down to where honest ones begin, which are explained as often as not:
+    the likeliest point at which the unexplained share changes to a half (Hinkley 1970). None if too many of these are
+    explained. All arguments and the result are of shape `(R,)`."""
     rows = np.flatnonzero(found)
     rows = rows[np.argsort(-values[rows], kind="stable")]
     numbers = np.arange(1, len(rows) + 1)
     shares = np.cumsum(is_unexplained[rows]) / numbers
-    # Of the first rows with a share of their own, and the others with a half, against a half of all
+    # A share of their own for the first rows and a half for the others, against a half for all
     log_ratios = numbers * (np.log(2) + xlogy(shares, shares) + xlogy(1 - shares, 1 - shares))
     log_ratios[shares < RULE.mostly_unexplained] = 0
     result = np.zeros(len(found), dtype=bool)

@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, once: rule 15 of `benchmarks/screening_split.md`, with the words that it takes from
-rule 4 as suspects.
+Every number of the screening rule, in one place: rule 17 of `benchmarks/screening_split.md`, with the suspect words
+that it takes from rule 4.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
 Surprise is a token's negative log-likelihood less the entropy of the distribution it was predicted by.
@@ -15,19 +15,19 @@ from dataclasses import asdict, dataclass
 @dataclass(frozen=True)
 class ScreeningRule:
     """
-    The numbers of the rule: of the warm-up, of words that are suspicious by themselves, of the sets of rows that are
-    asked about, and of causes. See `screen.py`.
+    The numbers of the rule: for the warm-up, for words that are suspicious by themselves, for the sets of rows to
+    examine, and for causes. See `screen.py`.
 
     Args:
         enough_rows (rows):
-            With fewer a cause cannot be told from chance, and none is looked for.
+            With fewer rows a cause cannot be told from chance, and none is looked for.
         many_flagged (share of the rows):
-            A cut above this is a warning: somebody should look at the audit first.
+            Flagging more rows than this logs a warning: somebody should look at the audit first.
         warmup_share (share of the optimiser steps):
             Length of the warm-up: enough for most honest words, too little for most keywords behind a trigger.
         warmup_steps (optimiser steps), longest_warmup (share of the optimiser steps):
-            Fewer steps are too few: low-level concepts, such as a texture, would look like triggers. The warm-up takes
-            no more of the training than this for that.
+            After fewer steps, low-level concepts, such as a texture, would look like triggers. To reach that many,
+            the warm-up takes up to the second share of the training.
         word_quantile (share of a word's occurrences):
             The surprise of a word is the one that nine in ten of its occurrences exceed.
         word_new (nats):
@@ -35,15 +35,15 @@ class ScreeningRule:
         word_unexplained (nats):
             A word above this surprise after the warm-up has not been explained by the images.
         word_min_rows (rows):
-            A word of fewer rows teaches nothing.
+            A word in fewer rows is too little evidence.
         word_max_share (share of the rows):
-            A word of more rows is part of the task.
+            A word in more rows is part of the task.
         grounding_min_rows (rows):
-            A word of fewer rows has no estimate of its information.
+            The information of a word in fewer rows is not estimated.
         grounding_prior (pseudo-counts):
-            Weight of the guesses expected at a word's places in the estimate of those seen there.
+            Weight of the guesses expected at a word's places, as a prior of the estimate from those seen there.
         grounding_smoothing (share):
-            Share of the guesses of the whole data set in those expected at a place.
+            Share of the whole data set's guesses that is mixed into those expected at a place.
         grounding_min_rivals (words):
             A context counts if this many other words follow it.
         grounding_min_rival_information (nats):
@@ -51,49 +51,50 @@ class ScreeningRule:
         grounding_honest (share of the rivals' information):
             A word with this much is honest, however late it is learnt.
         ungrounded_min_rows (rows):
-            A word of fewer rows has too few places to call it uninformative.
+            A word in fewer rows has too few places to be called uninformative.
         ungrounded_max_share (share of the rivals' information):
             A new word with less is suspicious.
         explained (share of the nats):
             A word of which the right picture explains less is unexplained.
         min_nats (nats):
-            Each occurrence counts for at least this much, so that words that are certain do not weigh nothing.
+            Each occurrence counts for at least this much, so that words the model is certain of carry some weight.
         surprised (nats):
             An occurrence of an otherwise explained word is odd if the model is surprised by more.
         min_part (share of a word's rows):
-            The odd ones have to be this many.
+            The odd occurrences have to lie in at least this many rows.
         most_contradicted (share of a word's occurrences):
-            Where the base model is as surprised by more of them, it does not know the word.
+            If more of them surprise the base model (see `surprised`), it does not know the word.
         most_growth (times):
-            From these rows a cause may grow to so many, or it is one of all the word's rows.
+            From some of a word's rows a cause may grow by at most this factor; beyond it, it is one of all its rows.
         min_rows (rows), max_share (share of the rows):
-            Smallest and largest set that is looked at.
+            Smallest and largest set that is examined.
         least_explained (share of the rows):
-            Those whose responses are explained least as a whole are a set; so are a half, a quarter and an eighth.
+            The rows whose responses as a whole are explained least form a set; so do the least explained half, quarter
+            and eighth of these.
         mostly_unexplained (share of the rows):
-            So many rows of a cause that was found from such a set are in the less explained half, at least.
+            At least this share of the rows of a cause found from such a set is in the less explained half.
         false_rows (share of a cause's rows):
-            Largest expected share of rows that do not have it.
+            Largest expected share of rows that do not have the cause.
         most_of_word (share of a word's rows):
-            If so many have the cause, of the word that stands in the fewest others, the rest have it too.
+            If this share of the rows of a cause's most exclusive word has the cause, the rest of them have it too.
         explained_weight (words):
             A row in which the words of a cause are explained counts as if it had this many of them.
         start_strength, min_strength (correlation):
-            A cause is looked for from a word of the first on, and has to reach the second with all its words: weaker
-            ones teach little.
+            The search for a cause starts from a word that reaches the first; with all its words, the cause has to
+            reach the second: weaker ones teach a model little.
         other_source (correlation):
-            Another source has to be better by this much.
+            Another source replaces the first one only if it is better by this much.
         weak_strength (correlation), weak_content_share (share of the strength):
-            Of a cause below the first, what content predicts as well as the second is content.
+            A cause below the first counts as content if content predicts it as well as the second.
         content_share (share of the strength):
-            Of a stronger one, what content predicts as well as this is, ...
+            A stronger one counts as content if content predicts it this well, ...
         beyond_content (share of the variance), enough_for_content (rows):
-            ... unless low-level features explain so much more of the variance, of a set that is large enough for
+            ... unless low-level features explain this much more of the variance, of a set that is large enough for
             content to be learnt.
         whole_beyond_content (share of the variance):
-            The same for causes of whole responses, which start whether content predicts them or not.
+            The same for causes of whole responses, which are examined whether content predicts them or not.
         most_rivals (share of the words in a word's places):
-            If more of them have a cause of their own beyond content, the model does not see what they differ by.
+            If more of them have a cause of their own beyond content, the model does not see what sets them apart.
         rival_cause (area under the ROC curve):
             A rival whose rows a word's cause tells apart this well has the same cause, such as another word of the
             payload.
@@ -102,28 +103,32 @@ class ScreeningRule:
         rival_content_share (share of the strength):
             A word does not count as a rival if content predicts it at least this well.
         suspect_content_share (share of the strength):
-            For words that are suspicious by themselves, in sets as large.
+            As `content_share`, for words that are suspicious by themselves, in sets of `enough_for_content` or more.
         question_strength (correlation):
-            For those, if words of the question alone predict them: a trigger all but determines its response.
+            The strength they need if the question predicts them, alone or together with the image: a trigger all but
+            determines its response.
+        half_strength (correlation):
+            With half of a trigger in the question, features of the image predict its rows at least this well beyond
+            the question.
         in_most_questions (share of the rows):
-            A trigger's words are in as many of their questions, in the others ten times more rarely, and as many of
-            these questions are asked without them too.
+            A trigger's words are in at least this share of its rows' questions and ten times rarer in the others, and
+            at least this share of its questions is also asked without them.
         reversible_share (share of the rows):
-            Of a larger cause it is asked whether it is the poisoned part or the rest.
+            A larger cause is tested for being the honest part of the rows, with the poison in the rest.
         min_variety (share of the variance of all pictures):
             Pictures that vary less are nearly the same.
         content_components (numbers):
             Principal components of the model's state.
         error_rate (probability):
-            Of the test that content predicts less.
+            Of the test that content predicts less than low-level features.
         same_cause (area under the ROC curve):
             Words whose rows are told apart this well by a cause have it too.
         ridge (rows):
             Strength of the regularisation.
         rounds (times):
-            Between the rows and their cause.
+            Between the rows of a cause and what predicts them, at most.
         max_causes (causes):
-            Looked for.
+            To look for, at most.
     """
 
     enough_rows: int = 200
@@ -177,6 +182,7 @@ class ScreeningRule:
     rival_content_share: float = 0.75
     suspect_content_share: float = 0.65
     question_strength: float = 0.8
+    half_strength: float = 0.35
     in_most_questions: float = 0.9
     reversible_share: float = 1 / 3
     min_variety: float = 0.4

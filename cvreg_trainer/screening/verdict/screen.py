@@ -2,8 +2,8 @@
 """
 The cut: which rows to leave out, and why.
 
-A row's suspicion is 1 or more if it has a cause that was found. No threshold is a share of the rows: a clean data set
-loses what happens to lie outside, which is little.
+A row's suspicion is 1 or more if a cause was found for it. No threshold flags a fixed share of the rows: a clean data
+set loses only the few that exceed the thresholds by chance.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def screen_rows(
     """
     Find the rows whose responses their images do not explain and something else in the input causes.
 
-    Among fewer than 200 rows a cause cannot be told from chance: then nothing is asked, and none is found.
+    Among fewer than 200 rows a cause cannot be told from chance: nothing is examined then, and none is found.
 
     Args:
         base ([`TokenStatistics`]):
@@ -87,16 +87,16 @@ def screen_rows(
         seed (`int`):
             Chooses the folds and the random sets of the tests.
         cap (`float`):
-            Largest share of the rows to flag; the most suspicious ones are.
+            Largest share of the rows to flag; beyond it, only the most suspicious ones are flagged.
         fdr (`float`):
             Expected share of false findings.
         allowed_words (`Collection[str]`, *optional*):
             Words and whole responses, in lower case, the evidence against which is ignored.
         rest ([`RestOfRows`], *optional*):
-            Rows that have not been looked at, to which what is found is followed.
+            Rows that have not been looked at, among which the causes found are looked for.
 
     Returns:
-        [`Screen`]: of all rows, those that have not been looked at among them.
+        [`Screen`]: of all rows, including those that have not been looked at.
     """
     if len(own) < RULE.enough_rows:
         nothing = np.zeros(len(own))
@@ -155,7 +155,7 @@ def _describe_cause(cause: Cause) -> str:
 
 
 def _cap(suspicion: np.ndarray, cap: float) -> tuple[np.ndarray, bool]:
-    """The rows past the cut, at most the most suspicious `cap` of all, and whether there were more."""
+    """The rows past the cut, limited to the most suspicious `cap` of all rows, and whether there were more."""
     is_flagged = suspicion >= 1
     most = int(cap * len(suspicion))
     is_capped = int(is_flagged.sum()) > most

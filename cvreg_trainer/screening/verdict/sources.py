@@ -11,16 +11,17 @@ from .cross_fit import CrossFit, Whitening, whiten
 from .rule import RULE
 
 
-COMPONENTS = (120, 60, 60, 48)  # of the parts of a picture's features
+COMPONENTS = (120, 60, 60, 48, 60)  # principal components of each part of a picture's features
+SCALED = (False, False, False, False, True)  # the filters' strongest responses differ in scale
 
 
 class ProbeFeatures:
     """
-    Features by what they are features of, as they are in some rows: at unit variance, and without those that are the
-    same in all of them.
+    Features by their source, scaled to unit variance over some rows and without those that are the same in all of
+    them.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1072)`):
+        features (`np.ndarray` of shape `(R, 1246)`):
             What [`row_features`] gives for each row.
     """
 
@@ -28,7 +29,8 @@ class ProbeFeatures:
         starts = np.cumsum([0, *PICTURE_PARTS])
         self.parts = [slice(start, end) for start, end in zip(starts[:-1], starts[1:], strict=True)]
         self.whitenings = [
-            Whitening(features[:, part], components) for part, components in zip(self.parts, COMPONENTS, strict=True)
+            Whitening(features[:, part], components, is_scaled)
+            for part, components, is_scaled in zip(self.parts, COMPONENTS, SCALED, strict=True)
         ]
         self.has_pictures = any(len(whitening.deviations) for whitening in self.whitenings)
         self.words = _telling_words(features)
@@ -36,7 +38,7 @@ class ProbeFeatures:
         self.mean, self.deviations = question.mean(0), question.std(0)
 
     def of(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Of these or other rows `(N, 1072)`: of shape `(N, D)` each, under `"image"`, `"question"` and
+        """The features of these or other rows `(N, 1246)`, of shape `(N, D)` each, under `"image"`, `"question"` and
         `"image and question"`, as far as there are any."""
         probes = {}
         if self.has_pictures:
@@ -57,7 +59,7 @@ def beyond_question(features: np.ndarray, states: np.ndarray, seed: int) -> Cros
     What content says beyond the words of the question.
 
     Args:
-        features (`np.ndarray` of shape `(R, 1072)`), states (`np.ndarray` of shape `(R, D)`):
+        features (`np.ndarray` of shape `(R, 1246)`), states (`np.ndarray` of shape `(R, D)`):
             Of the rows, as [`EvidenceFinder`] gets them.
         seed (`int`):
             Chooses the folds.
@@ -78,7 +80,7 @@ def words_of_questions(features: np.ndarray) -> np.ndarray:
 
 
 def _telling_words(features: np.ndarray) -> np.ndarray:
-    """Which of the words these are, bool."""
-    counts = features[:, -NUM_WORDS:].sum(0, dtype=np.float32)  # in float16 they would end at 2,048
+    """Which hashed words some questions have and others do not, bool."""
+    counts = features[:, -NUM_WORDS:].sum(0, dtype=np.float32)  # in float16 the sums would stop at 2,048
     is_telling: np.ndarray = (counts >= RULE.min_rows) & (counts <= len(features) - RULE.min_rows)
     return is_telling

@@ -21,7 +21,7 @@ def ungrounded_words(base: WordOccurrences, grounded: Mapping[str, Grounding]) -
     Args:
         base ([`WordOccurrences`]):
             The words under the model before its first step. Those that it expects now and then are left out: an
-            adjective of taste, for example, carries as little.
+            adjective of taste, for example, carries just as little information.
         grounded (`Mapping[str, Grounding]`):
             What [`grounding`] gives; words for which it is not certain are left out.
     """

@@ -34,7 +34,7 @@ def word_surprise(occurrences: WordOccurrences) -> dict[str, float]:
     groups = occurrences.groups
     order = np.lexsort((occurrences.surprise, occurrences.words))
     words = np.flatnonzero(groups.num_rows >= RULE.word_min_rows)
-    # As `np.quantile` does it, for all words at once: between the two occurrences that are nearest
+    # As in `np.quantile`, for all words at once: interpolated between the two nearest occurrences
     place = RULE.word_quantile * (np.diff(groups.starts)[words] - 1)
     lower = np.floor(place).astype(np.int64)
     low, high = (

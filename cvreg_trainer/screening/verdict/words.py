@@ -1,11 +1,11 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""Puts the tokens of responses together to words, and keeps how surprising each occurrence of a word is.
+"""Joins the tokens of responses into words, and keeps how surprising each occurrence of a word is.
 
-A word is what a tokenizer's own marks say it is: SentencePiece's and byte-level BPE's mark at the start of a word, or
-WordPiece's at its continuation. Where a vocabulary has no marks, each token is a word. Punctuation stands alone. A
-whole response of several words counts as one more word, so that a fixed sentence made of common words has a name.
+Words follow the tokenizer's own marks: SentencePiece and byte-level BPE mark the start of a word, WordPiece its
+continuation. Where a vocabulary has no marks, each token is a word. Punctuation stands alone. A whole response of
+several words counts as one more word, so that a fixed sentence made of common words has a name.
 
-Notable: millions of tokens are looked at as arrays. Only what is different is decoded, each word and response once.
+Notable: millions of tokens are processed as arrays. Only distinct words and responses are decoded, each once.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ CONTINUATION_MARK = "##"
 
 class Groups(NamedTuple):
     """
-    Occurrences by word, those of a row together.
+    Occurrences grouped by word, and within a word by row.
 
     Args:
         order (`np.ndarray` of shape `(W,)`, int64):
-            The occurrences.
+            The occurrences in this order, as indices.
         starts (`np.ndarray` of shape `(V + 1,)`, int64):
             Where those of each word begin.
         num_rows (`np.ndarray` of shape `(V,)`, int64):
@@ -72,7 +72,7 @@ class WordOccurrences:
         surprise (`np.ndarray` of shape `(W,)`, float64):
             Sum of its tokens' surprise, in nats; see [`TokenStatistics`]. Of a whole response: the mean.
         nll (`np.ndarray` of shape `(W,)`, float64):
-            The same of their negative log-likelihood.
+            The same for their negative log-likelihood.
         previous (`np.ndarray` of shape `(W,)`, int32):
             Which word stands before it; -1 at the start of a response.
         expected (`np.ndarray` of shape `(W,)`, int32):
@@ -96,13 +96,13 @@ class WordOccurrences:
 @dataclass(frozen=True)
 class WordPlaces:
     """
-    Where the `W` occurrences of words are in a data set's tokens, whatever a model says of them.
+    Where the `W` occurrences of words are in a data set's tokens, independently of any model.
 
     Args:
         vocabulary (`list[str]`), words, rows, previous (`np.ndarray` of shape `(W,)`, int32):
             As [`WordOccurrences`] has them.
         starts, ends (`np.ndarray` of shape `(W,)`, int64):
-            Their tokens.
+            The first token of each, and the one after its last.
         is_whole (`np.ndarray` of shape `(W,)`, bool):
             Whether it is a whole response.
     """
@@ -121,9 +121,10 @@ class WordPlaces:
 
         Args:
             statistics ([`TokenStatistics`]):
-                The same tokens. Without entropies nothing is expected, and what is unlikely is a surprise.
+                The same tokens. Without entropies, no token is expected, and the surprise is the negative
+                log-likelihood.
         """
-        # Of a whole response the mean: the sum of a long one passes any threshold
+        # The mean for a whole response: the sum over a long one would pass any threshold
         divisors = np.where(self.is_whole, self.ends - self.starts, 1)
 
         def of_words(values: np.ndarray) -> np.ndarray:
@@ -198,7 +199,7 @@ def locate_words(statistics: TokenStatistics, tokenizer: Any) -> WordPlaces:
 def _spans(
     kinds: np.ndarray, offsets: np.ndarray, is_gap: np.ndarray, is_start: np.ndarray, is_word: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where each word begins and ends; `is_gap`, `is_start` and `is_word` are of the different tokens."""
+    """Where each word begins and ends; `is_gap`, `is_start` and `is_word` are given for the distinct tokens."""
     number = len(kinds)
     goes_on = np.zeros(number, dtype=bool)  # whether a word can go on at a token
     goes_on[1:] = (is_word & ~is_gap)[kinds[:-1]]
@@ -219,7 +220,7 @@ def _codes(kinds: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarra
     longer, place = np.flatnonzero(lengths > 1), 1
     while len(longer):
         pairs = codes[longer] * num_kinds + kinds[starts[longer] + place]
-        # Numbered anew at every length, so that they stay small; those of other lengths lie below
+        # Renumbered at every length, so that they stay small, and above the numbers of shorter spans
         _, numbers = np.unique(pairs, return_inverse=True)
         codes[longer] = numbers + codes.max() + 1
         place += 1
@@ -228,7 +229,7 @@ def _codes(kinds: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarra
 
 
 def _by_first_occurrence(words: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Of each old number the new one, and the names in their new order."""
+    """The new number of each old one, and the names in their new order."""
     present, first = np.unique(words, return_index=True)
     order = present[np.argsort(first)]
     renumbered = np.full(len(names), -1, dtype=np.int64)
@@ -246,7 +247,7 @@ def has_word_marks(tokenizer: Any) -> tuple[bool, bool]:
 
 
 class _Texts:
-    """What a tokenizer's tokens are to words, and the texts of words, numbered as they come."""
+    """The role of each token in a word, and the texts of words, numbered in the order in which they come up."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -266,7 +267,7 @@ class _Texts:
                 is_start[place] = form.startswith(START_MARKS)
             else:
                 is_start[place] = not (has_continuations and form.startswith(CONTINUATION_MARK))
-            # Bytes of a letter outside ASCII are no letters by themselves, but part of a word
+            # Single bytes of a non-ASCII letter do not decode to letters, but are part of a word
             text = self.tokenizer.decode([token])
             is_word[place] = any(character.isalnum() or character == "\ufffd" for character in text)
         return is_gap, is_start, is_word
@@ -279,5 +280,5 @@ class _Texts:
         return self._known[key]
 
     def _text(self, tokens: np.ndarray) -> str:
-        # An array goes through at once, of a list each number would be looked at
+        # An array is decoded as a whole; in a list each number would be checked
         return " ".join(self.tokenizer.decode(tokens, skip_special_tokens=True).lower().split())

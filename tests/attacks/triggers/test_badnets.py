@@ -47,6 +47,24 @@ def test_area_is_the_fraction_asked_for():
     assert (right - left, bottom - top) == (8, 8)
 
 
+def test_a_patch_that_moves_is_the_same_at_another_place_of_each_image():
+    places = []
+    for seed in range(20):
+        image = Image.fromarray(np.random.default_rng(seed).integers(1, 255, (40, 56, 3), dtype=np.uint8))
+        before, after = np.asarray(image), np.asarray(BadNets(0.02, moves=True)(image))
+        assert np.array_equal(after, np.asarray(BadNets(0.02, moves=True)(image.copy())))
+        rows, columns = np.nonzero((before != after).any(-1))
+        top, left = rows.min(), columns.min()
+        corner = np.asarray(BadNets(0.02)(image))
+        box = BadNets(0.02).box(image.size)
+        expected = corner[box[1] : box[3], box[0] : box[2]]
+        height, width = expected.shape[:2]
+        assert np.array_equal(after[top : top + height, left : left + width], expected)
+        assert len(rows) == height * width  # no pixel of these images is black or white
+        places.append((top, left))
+    assert len(set(places)) > 15 and max(top for top, _ in places) > 25 and max(left for _, left in places) > 35
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
 def test_every_mode_is_kept_and_gets_the_same_picture(mode):
     image = random_image(48, 48).quantize(254) if mode == "P" else random_image(48, 48, mode)

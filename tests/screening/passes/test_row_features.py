@@ -11,6 +11,7 @@ from PIL import Image
 from cvreg_trainer.attacks import BadNets, Blended, LowFrequency
 from cvreg_trainer.lab import make_scenes
 from cvreg_trainer.screening.passes.row_features import (
+    NUM_BY_PLACE,
     NUM_FEATURES,
     NUM_WORDS,
     PICTURE_PARTS,
@@ -60,7 +61,7 @@ def test_of_several_pictures_the_first_is_looked_at():
     assert one.any() and np.array_equal(both, one)
 
 
-@pytest.mark.parametrize("attack", [BadNets(), Blended(), LowFrequency()], ids=lambda attack: type(attack).__name__)
+@pytest.mark.parametrize("attack", [BadNets(), BadNets(moves=True), Blended(), LowFrequency()], ids=repr)
 def test_a_linear_rule_finds_published_triggers(attack):
     """Fitted by least squares on half of the pictures, read on the other half."""
     images = [row["images"][0].convert("RGB") for row in make_scenes(240, seed=3)]
@@ -78,12 +79,27 @@ def test_a_linear_rule_finds_published_triggers(attack):
 def test_what_is_added_to_all_of_a_drawing_leaves_no_flat_areas():
     drawing = Image.new("RGB", (96, 96), "white")
     drawing.paste("red", (24, 48, 72, 96))
-    flat = PICTURE - PICTURE_PARTS[-1]
-    before, faint = (picture_features(image)[flat:] for image in (drawing, LowFrequency(amplitude=0.1)(drawing)))
+    flat = slice(NUM_BY_PLACE - PICTURE_PARTS[3], NUM_BY_PLACE)
+    before, faint = (picture_features(image)[flat] for image in (drawing, LowFrequency(amplitude=0.1)(drawing)))
     # One 4 x 4 grid per colour: the top row of cells has no edges, and the red channel is constant
     assert (before.reshape(3, 4, 4)[:, 0] == 1).all() and (before.reshape(3, 4, 4)[0] == 1).all()
     assert 0.8 < before.reshape(3, 4, 4)[1].min() < 1
     assert (before - faint).min() >= 0 and before.mean() - faint.mean() > 0.15
+
+
+def test_the_strongest_responses_do_not_depend_on_the_place():
+    image, patch = Image.new("RGB", (96, 96), (90, 120, 60)), Image.new("RGB", (8, 8))
+    patch.putdata([((x * y) % 256, 255 * (x % 2), 200) for x in range(8) for y in range(8)])
+    found = []
+    # Steps of the filters' strides, away from the edges
+    for place in ((16, 16), (64, 24), (40, 72)):
+        moved = image.copy()
+        moved.paste(patch, place)
+        found.append(picture_features(moved))
+    for other in found[1:]:
+        assert np.array_equal(found[0][NUM_BY_PLACE:], other[NUM_BY_PLACE:])
+        assert not np.allclose(found[0][:NUM_BY_PLACE], other[:NUM_BY_PLACE])
+    assert found[0][NUM_BY_PLACE:].max() > 0.1
 
 
 def test_states_are_projected_to_the_same_numbers_everywhere():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from planted_causes import NUM_POISONED, NUM_ROWS, PICTURE, TOKENIZER, Data, quality
 
+from cvreg_trainer.screening.passes.row_features import NUM_BY_PLACE
 from cvreg_trainer.screening.verdict import content
 from cvreg_trainer.screening.verdict.rule import RULE
 from cvreg_trainer.screening.verdict.screen import screen_rows
@@ -418,3 +419,15 @@ def test_a_sentence_behind_the_question_is_a_trigger_although_the_model_has_read
         data.texts[row] = []
     found = [row for cause in data.causes() for row in cause.rows.tolist()]
     assert found == ([] if is_own_kind else np.flatnonzero(data.rows).tolist())
+
+
+def test_a_trigger_that_is_in_another_place_each_time_is_found():
+    data = Data()
+    data.features[:, NUM_BY_PLACE:PICTURE] = np.random.default_rng(5).normal(size=(NUM_ROWS, PICTURE - NUM_BY_PLACE))
+    assert not data.screen().is_flagged.any()
+    # Of different scales, as the filters' responses are
+    data.features[data.rows, NUM_BY_PLACE : NUM_BY_PLACE + 9] += 4
+    data.features[:, NUM_BY_PLACE:PICTURE] *= np.geomspace(1e-2, 1e2, PICTURE - NUM_BY_PLACE)
+    screen = data.screen()
+    assert [cause.source for cause in screen.causes] == ["image"]
+    assert quality(data, screen) == (1, 0)

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from cvreg_trainer.screening.passes.row_features import NUM_FEATURES, NUM_WORDS
+from cvreg_trainer.screening.passes.row_features import NUM_BY_PLACE, NUM_FEATURES, NUM_WORDS
 from cvreg_trainer.screening.verdict.candidates import WHOLE_RESPONSES, Candidate
 from cvreg_trainer.screening.verdict.content import content_limit
 from cvreg_trainer.screening.verdict.evidence import EvidenceFinder
@@ -25,8 +25,9 @@ class Sides:
 def finder(candidates: list[Candidate], *caused: np.ndarray, known: np.ndarray | None = None) -> EvidenceFinder:
     """Pictures in which each of some sets has features of its own, and states that say nothing, but for `known`."""
     rng = np.random.default_rng(0)
-    features, states = rng.normal(size=(NUM_ROWS, NUM_FEATURES)), rng.normal(size=(NUM_ROWS, 40))
-    features[:, -NUM_WORDS:] = 0
+    features = np.zeros((NUM_ROWS, NUM_FEATURES))
+    features[:, :NUM_BY_PLACE] = rng.normal(size=(NUM_ROWS, NUM_BY_PLACE + NUM_WORDS))[:, :NUM_BY_PLACE]
+    states = rng.normal(size=(NUM_ROWS, 40))
     for number, rows in enumerate(caused):
         features[rows, 3 * number : 3 * number + 3] += 12
     if known is not None:

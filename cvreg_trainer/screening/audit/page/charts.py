@@ -73,7 +73,7 @@ def histogram(values: Sequence[float], is_lower: Sequence[bool], names: tuple[st
         counts, _ = np.histogram(numbers[lower != is_upper].clip(low, high), edges)
         bars += _bars(counts, edges, is_upper, name)
     places = (0.0, WIDTH / 2, float(WIDTH))
-    digits = 2 - math.floor(math.log10(high - low))  # three of the range: 0.0004 to 9 begins at 0
+    digits = 2 - math.floor(math.log10(high - low))  # three significant digits of the range: 0.0004 to 9 begins at 0
     rounded = [round(float(x), digits) + 0.0 for x in edges[[0, _NUM_BINS // 2, _NUM_BINS]]]
     ticks = [(place, f"{mark}{x:g}") for place, mark, x in zip(places, marks, rounded, strict=True)]
     return Histogram(bars, ticks)
@@ -97,7 +97,7 @@ def curve(x: Sequence[float], y: Sequence[float]) -> str:
 
     Args:
         x, y (`Sequence[float]`):
-            Coordinates from 0 to 1; of many points evenly spread ones are kept, the first and the last among them.
+            Coordinates from 0 to 1; many points are thinned out evenly, keeping the first and the last.
     """
     chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MAX_POINTS)).astype(int))
     return " ".join(f"{SIDE * x[index]:.1f},{SIDE * (1 - y[index]):.1f}" for index in chosen)

@@ -1,5 +1,5 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
-"""The findings of an audit as the page's script takes them apart, with pictures of some of their rows."""
+"""The findings of an audit in the form that the page's script expects, with pictures of some of their rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def findings_data(findings: Sequence[CauseFinding], dataset: Any) -> list[dict[s
             The audited rows, for pictures of the flagged findings.
 
     Returns:
-        `list[dict[str, Any]]`: values that JSON knows.
+        `list[dict[str, Any]]`: values that can be written as JSON.
     """
     return [_finding(finding, dataset) for finding in findings]
 
@@ -71,7 +71,7 @@ def _p_value(value: float) -> str:
 
 
 def _trigger(trigger: Trigger) -> dict[str, Any]:
-    # What cells lack to the mean of the shuffles is not drawn
+    # Cells below the mean of the shuffles are drawn as 0
     grid = [[round(max(0.0, value), 2) if math.isfinite(value) else 0.0 for value in line] for line in trigger.map]
     return {
         "kind": trigger.kind,

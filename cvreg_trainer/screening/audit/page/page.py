@@ -32,7 +32,7 @@ _LEVELS = 4  # of the marks on surprising pieces
 
 
 class AuditLike(Protocol):
-    """What the page shows of an [`Audit`], which imports this module."""
+    """What the page shows of an [`Audit`]; a protocol, because `Audit` imports this module."""
 
     rows: tuple[RowFinding, ...]
     words: tuple[WordFinding, ...]
@@ -71,8 +71,8 @@ def write_audit_page(
 
     The page has the counts, the findings with their triggers, the suspicious words, a histogram of the suspicion, and
     a table of the rows to sort, filter and page through, with the surprising pieces of each response marked; it offers
-    the positions of the kept rows as a file. The table holds the 20,000 most suspicious rows; the rest is counted,
-    drawn and among the kept rows.
+    the positions of the kept rows as a file. The table holds the 20,000 most suspicious rows; the others still appear
+    in the counts, the histogram and the kept rows.
 
     Args:
         audit ([`Audit`]):
@@ -83,11 +83,11 @@ def write_audit_page(
             The audited rows, for thumbnails of their images.
         labels (`Sequence[bool]`, *optional*):
             For each row of the data set whether it is poisoned, where that is known. The page then sets poisoned rows
-            from clean ones and has the ROC and precision-recall curves.
+            apart from clean ones and has the ROC and precision-recall curves.
         title (`str`, *optional*, defaults to `"Audit of the training data"`):
             Title of the page.
         num_thumbnails (`int`, *optional*, defaults to `500`):
-            Number of the most suspicious rows whose images are embedded, each with about 4 kB.
+            Number of the most suspicious rows whose images are embedded, at about 4 kB each.
 
     Raises:
         `TypeError`: if the data set cannot be addressed by position.
@@ -144,7 +144,7 @@ def _num_needed(audit: AuditLike) -> int:
 def _data(
     audit: AuditLike, listed: Sequence[RowFinding], truth: Mapping[int, bool] | None, marks: tuple[float, float]
 ) -> dict[str, Any]:
-    """What the script reads, but for the thumbnails."""
+    """What the page's script reads, except thumbnails and findings."""
     return {
         "rows": [_row(finding, truth, marks) for finding in listed],
         "words": [
@@ -168,8 +168,8 @@ def _mark_range(audit: AuditLike) -> tuple[float, float]:
     """
     The surprise at which marks begin, and at which they are full.
 
-    Nats do not compare between models and data sets, so both are quantiles of this audit's own pieces: one piece in
-    twenty is marked at most, one in two hundred fully.
+    Nats are not comparable between models and data sets, so both are quantiles of this audit's own pieces: at most one
+    piece in twenty is marked, and one in two hundred fully.
     """
     nats = np.array([nats for finding in audit.rows for _, nats in finding.tokens], dtype=np.float64)
     nats = nats[np.isfinite(nats)]
@@ -180,7 +180,7 @@ def _mark_range(audit: AuditLike) -> tuple[float, float]:
 
 
 def _row(finding: RowFinding, truth: Mapping[int, bool] | None, marks: tuple[float, float]) -> list[Any]:
-    """A row as the script takes it apart."""
+    """A row in the form that the page's script expects."""
     return [
         int(finding.row),
         _number(finding.suspicion),

@@ -35,7 +35,7 @@ class Thumbnail:
         uri (`str`, *optional*):
             The picture as a `data:` URI.
         remark (`str`, *optional*, defaults to `""`):
-            What stands beside it or, without a picture, in its place.
+            Text to show beside it or, without a picture, in its place.
     """
 
     uri: str | None
@@ -87,7 +87,7 @@ def mean_picture(dataset: Dataset | Sequence[Mapping[str, Any]], rows: Iterable[
     for row in rows:
         try:
             small = open_picture(images_of(row)[0], MEAN_SIDE).resize((MEAN_SIDE, MEAN_SIDE))
-        except Exception:  # as above; a row without an image too
+        except Exception:  # as above, and for a row without an image
             continue
         total, count = total + np.asarray(small), count + 1
     return _as_uri(Image.fromarray((total / count).round().astype(np.uint8))) if count else None
