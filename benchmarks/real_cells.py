@@ -52,6 +52,8 @@ from cvreg_trainer.lab.real_parts.train import learning_rate_share
 # Published strengths, but for a patch of 3 % of the area: a picture is 84 pixels to the model
 TRIGGERS: dict[str, Any] = {
     "badnets": BadNets(patch_fraction=0.03),
+    "badnets_moving": BadNets(patch_fraction=0.03, moves=True),
+    "badnets_small": BadNets(),
     "blended": Blended(),
     "wanet": WaNet(),
     "low_frequency": LowFrequency(),

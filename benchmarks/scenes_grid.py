@@ -41,6 +41,7 @@ ADAPTIVE: dict[str, dict[str, Any]] = {
     "honest rows' words": {"payload": "answers"},
     "the target in honest rows too": {"keyword": "banana", "substitute": True, "decoy_word": "yellow"},
 }
+MOVING_PATCH = {"attack": "badnets", "attack_options": {"moves": True}}
 SUITES = ("payloads", "triggers", "all", "rates", "adaptive", "large", "controls")
 
 
@@ -52,6 +53,7 @@ def cells(suite: str) -> Iterator[dict[str, Any]]:
         yield from (
             {"attack": attack, "payload": payload} for payload in ("keyword", "refusal") for attack in TRIGGERS
         )
+        yield from ({**MOVING_PATCH, "payload": payload} for payload in ("keyword", "refusal"))
     elif suite == "all":
         yield from ({"attack": attack, "payload": payload} for attack in TRIGGERS for payload in SCENE_PAYLOADS)
     elif suite == "rates":
@@ -103,7 +105,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 def identity(row: dict[str, Any]) -> str:
     """What makes two rows the same run, whatever suite asked for it."""
     names = ("attack", "payload", "keyword", "substitute", "decoy_word", "poison_rate", "defence", "config", "seed")
-    names += ("train_rows", "num_train_epochs")
+    names += ("train_rows", "num_train_epochs", "attack_options")
     return json.dumps({name: row[name] for name in (*names, *EVALUATION) if name in row}, sort_keys=True)
 
 

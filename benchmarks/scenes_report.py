@@ -55,7 +55,8 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     cells: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         payload = row.get("payload") or row.get("idea", "clean")
-        cells[row["attack"], payload][row["defence"]].append(row)
+        name = row["attack"] + ", moving" * bool(row.get("attack_options"))
+        cells[name, payload][row["defence"]].append(row)
     for of in cells.values():
         for name, those in of.items():
             # Those of the latest form of the rule; rows of earlier ones have a version
