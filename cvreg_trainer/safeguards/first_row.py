@@ -36,7 +36,7 @@ def collate_example(trainer: Any) -> dict[str, Any]:
 
 def check_images(trainer: Any, image_token_ids: list[int], explains_errors: bool) -> None:
     """
-    Raise if the first row has places for an image and no image reaches them, or the other way round.
+    Raise if the first row to train on has places for an image and no image reaches them, or the other way round.
 
     Args:
         trainer ([`CrossViewDefenseTrainer`]):

@@ -22,20 +22,20 @@ NOTE = "see below"
 INTRODUCTION = """\
 # Families
 
-What `CrossViewDefenseTrainer` does with the families of transformers' `MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING`, measured
+How `CrossViewDefenseTrainer` works with each family in transformers' `MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING`, measured
 on tiny random models by `python tests/families/make_table.py` with transformers {transformers} and TRL {trl}. Do not
-edit it by hand: the tests compare it with what they measure.
+edit this page by hand: the tests compare it with what they measure.
 
-- **inputs**: the family's processor; or, where that needs torchvision or more, a collate function as a user writes it,
-  around transformers' image processor or plain pixels. Rows hold PIL images in all cases.
+- **inputs**: the family's processor; if that needs torchvision or more, a collate function like a user's, around
+  transformers' image processor or plain pixels. Rows always hold PIL images.
 - **loss and gradient**: with all three lambdas above 0, loss and gradient equal the paper's formula, computed in
   float64 from full logits and hidden states of two separate forwards; the gradient reaches every part of the model
   (vision tower, projector, language model), and training moves it.
 - **same tokens**: both views have the same ids, masks and labels and differ in their pixels; no image token is a
   label.
-- **rows without image**: the same equality for batches with such rows, and for batches of such rows alone.
-- **checkpointing**, **re-entrant**: loss, with the features of the middle layer in it, and gradient are the same under
-  gradient checkpointing of either kind.
+- **rows without image**: the same check for batches that contain such rows, and for batches of only such rows.
+- **checkpointing**, **re-entrant**: the loss, including the middle layer's features, and the gradient are unchanged
+  under either kind of gradient checkpointing.
 - **LoRA**: adapters on all linear layers train, and nothing else does.
 
 """
@@ -67,7 +67,7 @@ def render(results: dict[str, dict[str, str]], inputs: dict[str, str]) -> str:
                 checks = [check for check in result if result[check] == value]
                 notes.append(f"- {name}, {', '.join(checks[: 1 if refused else None])}: {value}\n")
     text += "\n## What is different, in the words of the error where there is one\n\n"
-    text += "What fails in transformers itself fails in the bare model too, without this package.\n\n" + "".join(notes)
+    text += "What fails in transformers itself also fails in the bare model, without this package.\n\n" + "".join(notes)
     text += "\n## Classes that are not measured\n\n" + ", ".join(unmeasured()) + "\n"
     return text
 

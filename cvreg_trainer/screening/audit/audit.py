@@ -51,7 +51,7 @@ class Audit:
     Example:
 
     ```python
-    >>> from cvreg_trainer.screening.audit import Audit, RowFinding
+    >>> from cvreg_trainer.screening import Audit, RowFinding
     >>> tokens = (("a", 0.1), (" banana", 9.4))
     >>> finding = RowFinding(0, 9.4, True, "'banana' is unexplained", "What is it?", "a banana", tokens)
     >>> audit = Audit([finding], [], {"epochs": 1})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class WordFinding:
     """
-    A word, or a sequence of tokens, that stays surprising over the whole data set.
+    A word, or a sequence of tokens, whose rows were flagged.
 
     Args:
         word (`str`):

@@ -4,7 +4,8 @@ Every number of the screening rule, in one place: rule 17 of `benchmarks/screeni
 that it takes from rule 4.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
-Surprise is a token's negative log-likelihood less the entropy of the distribution it was predicted by.
+Surprise is a token's negative log-likelihood less the entropy of the distribution it was predicted by, but for
+`surprised`, which is compared with the likelihood itself.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ScreeningRule:
         grounding_smoothing (share):
             Share of the whole data set's guesses that is mixed into those expected at a place.
         grounding_min_rivals (words):
-            A context counts if this many other words follow it.
+            A context counts if other words follow it this many times.
         grounding_min_rival_information (nats):
             Below this, no word in these contexts is informative.
         grounding_honest (share of the rivals' information):
@@ -61,7 +62,7 @@ class ScreeningRule:
         surprised (nats):
             An occurrence of an otherwise explained word is odd if the model is surprised by more.
         min_part (share of a word's rows):
-            The odd occurrences have to lie in at least this many rows.
+            Occurrences that are examined on their own have to lie in at least this many rows.
         most_contradicted (share of a word's occurrences):
             If more of them surprise the base model (see `surprised`), it does not know the word.
         most_growth (times):
