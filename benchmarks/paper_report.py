@@ -53,15 +53,15 @@ COLUMNS = {
 }
 HEAD = """# The paper's tables and figure, at a small size
 
-Made by `python benchmarks/paper.py --tables 1,2,3,4,5 --figure 3` from `benchmarks/results/paper.jsonl` and those rows
-of `defense_grid.jsonl` and `screening_grid.jsonl` that have the same settings. 5 % of 2,000 rows are poisoned, three
-epochs, 200 test images. A cell is the mean over its seeds and, in brackets, from the lowest to the highest end of the
-seeds' 95 % bootstrap intervals over the images. **The paper's numbers stand beside ours to show the form of its
-tables: they are of other models, thousands of times larger, and of other data.** Screening is
-[rule 8](../benchmarks/screening_split.md)'s on seeds 0 and 1 and rule 15's on seed 2; on clean easy-VQA it is rule
-16's on seeds 0 to 8. All but rule 8's go back to the weights of step 0 after the warm-up, and rule 16's to the start
-of the learning rate's schedule ([rows before that](../benchmarks/results/paper_before.jsonl)). What was not run is listed
-at [the end](#not-run).
+Made by `python benchmarks/paper.py --tables 1,2,3,4,5 --figure 3` from `benchmarks/results/paper.jsonl` and those
+rows of `defense_grid.jsonl` and `screening_grid.jsonl` that have the same settings. 5 % of 2,000 rows are poisoned,
+three epochs, 200 test images. A cell is the mean over its seeds and, in brackets, from the lowest to the highest end
+of the seeds' 95 % bootstrap intervals over the images. **The paper's numbers stand beside ours to show the form of
+its tables: they are of other models, thousands of times larger, and of other data.** Screening is [rule
+8](../benchmarks/screening_split.md)'s on seeds 0 and 1 and rule 15's on seed 2; on clean easy-VQA it is rule 16's on
+seeds 0 to 8. All but rule 8's go back to the weights of step 0 after the warm-up, and rule 16's to the start of the
+learning rate's schedule ([rows before that](../benchmarks/results/paper_before.jsonl)). What was not run is listed at
+[the end](#not-run).
 """
 Groups = Mapping[str, list[dict[str, Any]]]
 
