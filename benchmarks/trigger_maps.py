@@ -32,7 +32,7 @@ from cvreg_trainer.screening.audit.find_triggers import TriggerFinder
 
 # As they are published: 0.88 and 0.96 % of the area
 SMALL = {"badnets_small": BadNets(), "dual_key_small": DualKey()}
-PATCHES = ("badnets", "dual_key", *SMALL)
+PATCHES = ("badnets", "badnets_moving", "dual_key", *SMALL)
 OTHERS = {
     "scenes": tuple(name for name in ATTACKS if name not in (*PATCHES, "badnets_mt", "semantic", "no_trigger")),
     "real": tuple(name for name in TRIGGERS if name not in PATCHES),
@@ -43,7 +43,7 @@ RATE, REAL_ROWS = 0.05, 600
 def cells(suite: str) -> Iterator[dict[str, str]]:
     """What a suite has in its cells."""
     # Whole responses are planted in the same rows whatever they say; a substituted word only where its word was
-    patches = PATCHES if suite == "real" else PATCHES[:2]
+    patches = PATCHES if suite == "real" else PATCHES[:3]
     payloads = "keyword", "substitution"
     yield from ({"trigger": trigger, "payload": payload} for trigger in patches for payload in payloads)
     yield from ({"trigger": trigger, "payload": "substitution"} for trigger in OTHERS[suite])
@@ -53,13 +53,15 @@ def cells(suite: str) -> Iterator[dict[str, str]]:
 def scene_rows(cell: dict[str, str], seed: int) -> tuple[Dataset, np.ndarray, Any]:
     """Rows, which of them are poisoned, and the trigger."""
     trigger = cell["trigger"]
-    if trigger not in ATTACKS:
+    moves = trigger == "badnets_moving"
+    if trigger not in ATTACKS and not moves:
         rows, payload = Experiment(seed=seed, attack="none").make_rows(2000), make_scene_payload("substitution", seed)
         return rows, _without_trigger(cell, rows, payload, seed), None
-    experiment = Experiment(seed=seed, attack=trigger, payload=cell["payload"], test_rows=2)
+    name, options = ("badnets", {"moves": True}) if moves else (trigger, {})
+    experiment = Experiment(seed=seed, attack=name, attack_options=options, payload=cell["payload"], test_rows=2)
     rows = experiment.make_data()["train"]
-    settings = (ATTACK_SETTINGS | FIELD_SETTINGS)[trigger].get("attack_options", {})
-    return rows.remove_columns("is_poisoned"), np.array(rows["is_poisoned"]), ATTACKS[trigger](**settings)
+    settings = (ATTACK_SETTINGS | FIELD_SETTINGS)[name].get("attack_options", {})
+    return rows.remove_columns("is_poisoned"), np.array(rows["is_poisoned"]), ATTACKS[name](**settings, **options)
 
 
 def real_rows(cell: dict[str, str], pictures: list[Any], seed: int) -> tuple[Dataset, np.ndarray, Any]:
@@ -107,11 +109,24 @@ def measure(rows: Dataset, is_poisoned: np.ndarray, attack: Any, seed: int, wron
         "words": trigger.words,
         "seconds": round(time.process_time() - start, 1),
     }
-    if hasattr(attack, "box"):
+    if getattr(attack, "moves", False):
+        has_patch = [_has_checkers(rows[row]["images"][0], box) for row, box in trigger.boxes]
+        result |= {"boxes": len(has_patch), "boxes_with_patch": sum(has_patch)}
+    elif hasattr(attack, "box"):
         patch = tuple(edge / 9600 for edge in attack.box((9600, 9600)))
         is_inside = patch[0] <= peak[0] <= patch[2] and patch[1] <= peak[1] <= patch[3]
         result |= {"patch": patch, "is_peak_inside": bool(is_inside), "overlap": _overlap(trigger.box, patch)}
     return result
+
+
+def _has_checkers(image: Any, box: tuple[float, ...]) -> bool:
+    """Whether the patch of BadNets is in a box: it alone has pixels of pure black and pure white side by side."""
+    pixels = np.asarray(image.convert("RGB"))
+    down, across = pixels.shape[:2]
+    edges = round(box[1] * down), round(box[3] * down), round(box[0] * across), round(box[2] * across)
+    part = pixels[edges[0] : edges[1], edges[2] : edges[3]].astype(int)
+    steps = [np.abs(np.diff(part, axis=axis)).min(-1) == 255 for axis in (0, 1)]
+    return min(step.sum() for step in steps) >= 6
 
 
 def _overlap(one: tuple[float, ...] | None, two: tuple[float, ...]) -> float:

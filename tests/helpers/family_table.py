@@ -67,7 +67,9 @@ def render(results: dict[str, dict[str, str]], inputs: dict[str, str]) -> str:
                 checks = [check for check in result if result[check] == value]
                 notes.append(f"- {name}, {', '.join(checks[: 1 if refused else None])}: {value}\n")
     text += "\n## What is different, in the words of the error where there is one\n\n"
-    text += "What fails in transformers itself also fails in the bare model, without this package.\n\n" + "".join(notes)
+    text += "What fails in transformers itself also fails in the bare model, without this package.\n\n" + "".join(
+        notes
+    )
     text += "\n## Classes that are not measured\n\n" + ", ".join(unmeasured()) + "\n"
     return text
 

@@ -20,7 +20,7 @@ VERDICTS = {
     "unseen": "A detail that the model does not see: kept. Low-level features give away which rows have it, but also "
     "those of the other words that stand in its place; a trigger singles out one.",
 }
-KINDS = ("region", "spread", "question", "unseen")
+KINDS = ("region", "moving", "spread", "question", "unseen")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Trigger:
 
     Args:
         kind (`str`):
-            `"region"` of the images; `"spread"`: all over them, or in another place in each, which may also be what
-            they show; `"question"`: words of the question; `"unseen"`: nothing that can be shown.
+            `"region"` of the images; `"moving"`: one place, another in each; `"spread"`: all over them, which may also
+            be what they show; `"question"`: words of the question; `"unseen"`: nothing that can be shown.
         box (`tuple[float, float, float, float]`, *optional*):
             Left, top, right and bottom edge of the region, as shares of width and height.
         map (`tuple[tuple[float, ...], ...]`, *optional*, defaults to `()`):
@@ -42,6 +42,8 @@ class Trigger:
             others that have it.
         num_pictures (`int`, *optional*, defaults to `0`), num_others (`int`, *optional*, defaults to `0`):
             Number of rows whose images were compared, of the finding and of others.
+        boxes (`tuple[tuple[int, tuple[float, float, float, float]], ...]`, *optional*, defaults to `()`):
+            Of a trigger that moves, the positions of some rows and the region in the image of each.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Trigger:
     words: tuple[tuple[str, int, int], ...] = ()
     num_pictures: int = 0
     num_others: int = 0
+    boxes: tuple[tuple[int, tuple[float, float, float, float]], ...] = ()
 
     @property
     def place(self) -> str:
@@ -58,11 +61,10 @@ class Trigger:
             left, top, right, bottom = self.box
             name = _name_of_place((left + right) / 2, (top + bottom) / 2)
             return f"The flagged images differ most {name}, x {left:.0%} to {right:.0%}, y {top:.0%} to {bottom:.0%}."
+        if self.kind == "moving":
+            return "The flagged images differ in one place, another in each: a trigger that moves."
         if self.kind == "spread":
-            return (
-                "The flagged images differ all over, or in another place in each: a trigger that is blended in or "
-                "moves, or what they show."
-            )
+            return "The flagged images differ all over: a trigger that is blended in, or what they show."
         return "No one place of the flagged images stands out." if self.map else ""
 
     @classmethod
@@ -70,8 +72,10 @@ class Trigger:
         """The trigger that `dataclasses.asdict` turned into these values, which may have been through JSON."""
         known = _known(cls, values)
         box = None if known.get("box") is None else tuple(known["box"])
+        boxes = tuple((row, tuple(edges)) for row, edges in known.get("boxes", ()))
         grid = tuple(tuple(line) for line in known.get("map", ()))
-        return cls(**(known | {"box": box, "map": grid, "words": tuple(map(tuple, known.get("words", ())))}))
+        words = tuple(map(tuple, known.get("words", ())))
+        return cls(**(known | {"box": box, "boxes": boxes, "map": grid, "words": words}))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from ..passes.row_features import SIDE
 from ..verdict.causes import Cause
 from ..verdict.screen import Screen
 from .cause_findings import CauseFinding, Trigger
+from .moving_trigger import locate_trigger
 from .question_words import telling_words
 from .stored_pictures import open_picture, picture_reader
-from .trigger_map import TriggerMap, map_trigger, place_responses
+from .trigger_map import map_trigger, place_responses
 
 
 logger = logging.getLogger(__name__)
@@ -113,29 +115,40 @@ class TriggerFinder:
             [`Trigger`], or `None` if neither pictures nor questions could be looked at.
         """
         words = telling_words(self.questions, rows.tolist()) if "question" in source else ()
-        compared = self._compare(rows) if "image" in source else None
-        if compared is not None:
-            found, number, num_others = compared
+        found = self._compare(rows) if "image" in source else None
+        if found is not None:
             # With such words, a difference all over the pictures is more likely what they show
-            kind = "question" if words and found.kind != "region" else found.kind
-            grid = tuple(tuple(round(value, 3) for value in line) for line in found.values.tolist())
-            return Trigger(kind, found.box, grid, words, number, num_others)
+            is_of_question = words and found.kind not in ("region", "moving")
+            return replace(found, kind="question" if is_of_question else found.kind, words=words)
         if "question" in source and any(self.questions):
             return Trigger("question" if words else "unseen", words=words)
         return None
 
-    def _compare(self, rows: np.ndarray) -> tuple[TriggerMap, int, int] | None:
-        """The map for some rows, and the number of rows compared on either side."""
+    def _compare(self, rows: np.ndarray) -> Trigger | None:
+        """What the pictures of some rows show of their trigger, or `None` if too few could be read."""
         if self._responses_of_others is None:
-            self._responses_of_others = self._look_at(self.others)
-        flagged, others = self._look_at(rows), self._responses_of_others
+            self._responses_of_others, _ = self._look_at(self.others)
+        others, (flagged, read) = self._responses_of_others, self._look_at(rows)
         found = map_trigger(flagged, others, self.seed)
-        return None if found is None else (found, len(flagged), len(others))
+        if found is None:
+            return None
+        places = locate_trigger(flagged, others) if found.kind != "region" else None
+        grid = tuple(tuple(round(value, 3) for value in line) for line in found.values.tolist())
+        return Trigger(
+            kind=found.kind if places is None else "moving",
+            box=found.box,
+            boxes=tuple(zip(read, places or (), strict=False))[:MAX_EXAMPLES],
+            map=grid,
+            num_pictures=len(flagged),
+            num_others=len(others),
+        )
 
-    def _look_at(self, rows: np.ndarray) -> np.ndarray:
-        """Responses by place of some rows' pictures, as many as can be read among the first that are drawn."""
+    def _look_at(self, rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        """Responses by place of some rows' pictures, as many as can be read among the first that are drawn, and which
+        rows these are."""
         drawn = _draw(rows, self.seed)
         responses: list[np.ndarray] = []
+        read: list[int] = []
         # Where many cannot be read, others are tried, but not a million of them
         for row in drawn[: 2 * MAX_PICTURED]:
             if len(responses) == MAX_PICTURED:
@@ -147,7 +160,8 @@ class TriggerFinder:
                 logger.debug("Row %d is not looked at for a trigger: %s", row, error)
                 continue
             responses += map(place_responses, pictures)
-        return np.array(responses)
+            read += [row] * len(pictures)
+        return np.array(responses), read
 
 
 def _draw(rows: np.ndarray, seed: int) -> list[int]:

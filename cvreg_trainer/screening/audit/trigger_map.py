@@ -40,7 +40,7 @@ class TriggerMap(NamedTuple):
             For each cell, from top to bottom and left to right, the difference beyond its mean among shuffled labels;
             1 is the largest value of any cell in 99 shuffles.
         kind (`str`):
-            `"region"`; `"spread"` if it is everywhere, or in another place in each picture; `"unseen"` if neither a
+            `"region"`; `"spread"` if it is everywhere; `"unseen"` if neither a
             cell nor the mean over all cells is beyond all shuffles.
         box (`tuple[float, float, float, float]`, *optional*):
             Left, top, right and bottom edge of the region as shares of width and height.

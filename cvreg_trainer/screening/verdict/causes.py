@@ -92,7 +92,8 @@ class CauseFinder:
         self.first_evidence: Evidence | None = None  # before any row is flagged
 
     def find(self) -> list[Cause]:
-        """The causes, in the order in which they were found; `suspicion` then ranks all rows, and is at least 1 for the flagged ones."""
+        """The causes, in the order in which they were found; `suspicion` then ranks all rows, the flagged ones from 1
+        on."""
         causes: list[Cause] = []
         is_flagged = np.zeros(self.num_rows, dtype=bool)
         is_done = np.zeros(len(self.candidates), dtype=bool)

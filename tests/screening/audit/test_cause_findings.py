@@ -26,7 +26,12 @@ FINDING = CauseFinding(
 
 @pytest.mark.parametrize(
     "finding",
-    [FINDING, replace(FINDING, trigger=None, verdict="noise"), replace(FINDING, trigger=Trigger("unseen"))],
+    [
+        FINDING,
+        replace(FINDING, trigger=Trigger("moving", boxes=((3, (0.0, 0.0, 0.2, 0.2)), (1, (0.5, 0.25, 0.7, 0.45))))),
+        replace(FINDING, trigger=None, verdict="noise"),
+        replace(FINDING, trigger=Trigger("unseen")),
+    ],
 )
 def test_json_gives_back_the_same_finding(finding):
     assert CauseFinding.from_dict(json.loads(json.dumps(finding.to_dict()))) == finding
@@ -56,6 +61,7 @@ def test_a_place_in_words(box, name):
 def test_other_kinds_in_words():
     grid = ((0.1,),)
     assert "all over" in Trigger("spread", map=grid).place
+    assert "in one place, another in each" in Trigger("moving", map=grid, boxes=((3, (0.0, 0.0, 0.2, 0.2)),)).place
     assert "No one place" in Trigger("unseen", map=grid).place
     assert Trigger("question", words=(("a", 1, 0),)).place == ""
     assert FINDING.is_flagged and "poison" in FINDING.summary

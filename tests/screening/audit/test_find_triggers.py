@@ -71,6 +71,23 @@ def test_a_finding_has_payload_examples_and_trigger():
     assert kept.trigger is None
 
 
+def test_a_trigger_that_moves_has_a_place_in_each_example():
+    rows = np.arange(NUM_POISONED)
+    images = [BadNets(1 / 36, moves=True)(image(row + 100)) if row < NUM_POISONED else image(row)
+              for row in range(NUM_ROWS)]  # fmt: skip
+    dataset = [{"image": picture} for picture in images]
+    flagged, _ = make_cause_findings(make_screen(rows, "image"), dataset, [""] * NUM_ROWS, RESPONSES, seed=1)
+    assert flagged.trigger.kind == "moving" and flagged.trigger.box is None
+    boxes = dict(flagged.trigger.boxes)
+    assert [*boxes] == [*flagged.examples]
+    hits = 0
+    for row, (left, top, right, bottom) in boxes.items():
+        changed = (np.asarray(images[row]) != np.asarray(image(row + 100))).any(-1)
+        down, across = (places.mean() / 48 for places in np.nonzero(changed))
+        hits += left <= across <= right and top <= down <= bottom
+    assert hits >= 0.9 * NUM_POISONED
+
+
 def test_only_what_predicts_the_rows_is_looked_at():
     data, rows = Rows(), np.arange(NUM_POISONED)
     asked = make_cause_findings(make_screen(rows, "question"), data, QUESTIONS, RESPONSES, seed=1)[0].trigger

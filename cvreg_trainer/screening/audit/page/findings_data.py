@@ -77,6 +77,7 @@ def _trigger(trigger: Trigger) -> dict[str, Any]:
         "kind": trigger.kind,
         "place": trigger.place,
         "box": None if trigger.box is None else list(trigger.box),
+        "boxes": {int(row): list(box) for row, box in trigger.boxes},
         "map": grid,
         "peak": max((value for line in grid for value in line), default=0.0),
         "words": [list(word) for word in trigger.words],

@@ -275,7 +275,7 @@
   }
 
   function findingNode(finding, index) {
-    const box = finding.trigger ? finding.trigger.box : null;
+    const { box, boxes } = finding.trigger || { box: null, boxes: {} };
     const facts = element("dl", { className: "facts" }, ...finding.numbers.flatMap(([name, value]) =>
       [element("dt", {}, name), element("dd", {}, value)]));
     const maps = finding.trigger && finding.trigger.map.length
@@ -287,7 +287,7 @@
       element("div", { className: "trigger" }, ...maps, facts),
       ...triggerNodes(finding),
       ...(finding.pictures.length
-        ? [element("div", { className: "pictures" }, ...finding.pictures.map((entry) => pictureFigure(entry, box)))] : []),
+        ? [element("div", { className: "pictures" }, ...finding.pictures.map((entry) => pictureFigure(entry, box || boxes[entry[0]])))] : []),
       ...(finding.responses.length ? [element("p", { className: "quiet" }, "Some responses:"),
         element("ul", { className: "responses" }, ...finding.responses.map((text) => element("li", {}, text)))] : []));
   }
