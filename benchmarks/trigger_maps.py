@@ -111,7 +111,7 @@ def measure(rows: Dataset, is_poisoned: np.ndarray, attack: Any, seed: int, wron
     }
     if getattr(attack, "moves", False):
         has_patch = [_has_checkers(rows[row]["images"][0], box) for row, box in trigger.boxes]
-        result |= {"boxes": len(has_patch), "boxes_with_patch": sum(has_patch)}
+        result |= {"boxes": len(has_patch), "boxes_with_patch": int(sum(has_patch))}
     elif hasattr(attack, "box"):
         patch = tuple(edge / 9600 for edge in attack.box((9600, 9600)))
         is_inside = patch[0] <= peak[0] <= patch[2] and patch[1] <= peak[1] <= patch[3]
