@@ -88,6 +88,8 @@ class CauseFinder:
         self.is_lettered = np.array(
             [any(map(str.isalnum, candidate.word)) for candidate in self.candidates], dtype=bool
         )
+        is_part = np.array([candidate.is_part for candidate in self.candidates], dtype=bool)
+        self.start_strength = np.where(is_part, RULE.part_strength, RULE.start_strength)
         self.suspicion = np.zeros(self.num_rows)
         self.first_evidence: Evidence | None = None  # before any row is flagged
 
@@ -109,7 +111,7 @@ class CauseFinder:
                 if not causes:
                     self._rank(members, evidence)
                     self.first_evidence = evidence
-            is_strong = is_open & self.is_lettered & (evidence.strength >= RULE.start_strength)
+            is_strong = is_open & self.is_lettered & (evidence.strength >= self.start_strength)
             promising = np.flatnonzero((evidence.is_candidate | evidence.is_suspect) & is_strong)
             if not len(promising):
                 break
@@ -161,6 +163,8 @@ class CauseFinder:
         if strength < RULE.min_strength or not is_beyond_content(predictions, strength, content, is_caused, is_whole):
             return None
         if self._look_alike(is_caused, name) or self._is_reverse(is_caused):
+            return None
+        if not self._is_in_place(is_caused, name, is_whole) and not self.finder.is_shifted(np.flatnonzero(is_caused)):
             return None
         if self.candidates[first].is_part and is_caused.sum() > RULE.most_growth * len(members[first]):
             # An honest word with low-level features of its own, such as a texture: its odd rows have led to the others
@@ -242,6 +246,18 @@ class CauseFinder:
         spread, everywhere = (_variance(pictures) for pictures in (self.pictures[rows], self.pictures))
         return spread < RULE.min_variety * everywhere
 
+    def _is_in_place(self, is_caused: np.ndarray, name: str, is_whole: bool) -> bool:
+        """Whether the cause holds without the filters' strongest responses, which also see the shapes of things that
+        the model does not."""
+        target = centred(is_caused)
+        predictions = self.finder.probes_by_place[name].predict(target), self.content.predict(target)
+        strength, content = (float(correlation(prediction, target)[0]) for prediction in predictions)
+        return strength >= RULE.min_strength and is_beyond_content(predictions, strength, content, is_caused, is_whole)
+
+    def _strength_by_place(self, rows: np.ndarray, name: str) -> float:
+        target = centred(self._mask(rows))
+        return float(correlation(self.finder.probes_by_place[name].predict(target), target)[0])
+
     def _is_reverse(self, rows: np.ndarray) -> bool:
         """Whether these are the honest part of the rows: what predicts a large set predicts the rest as well, and the
         poisoned part is the one that is explained less."""
@@ -254,6 +270,9 @@ class CauseFinder:
         """All rows of a word that is suspicious by itself and has a cause."""
         name = list(self.probes)[evidence.source[first]]
         if self._look_alike(members[first], name):
+            return None
+        is_in_place = self._strength_by_place(members[first], name) >= RULE.min_strength
+        if not is_in_place and not self.finder.is_shifted(members[first]):
             return None
         suspects = np.flatnonzero(evidence.is_suspect)
         words = [place for place in suspects if np.array_equal(members[place], members[first])]

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import norm
 
+from ..passes.row_features import NUM_BY_PLACE, PICTURE_PARTS
 from .added_words import are_added
 from .candidates import WHOLE_RESPONSES, Candidate
 from .content import Content, content_limit
@@ -19,6 +20,9 @@ from .cross_fit import CrossFit, adjusted_p_values, benjamini_hochberg, centred,
 from .rivals import Rivals
 from .rule import RULE
 from .sources import ProbeFeatures, beyond_question, words_of_questions
+
+
+LEAST_SPREAD = 0.01  # standard deviation of a filter's strongest responses; with less, it hardly responds to anything
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class EvidenceFinder:
         fdr: float,
     ) -> None:
         self.num_rows, self.fdr, self.features = len(features), fdr, features
-        self.probe_features = ProbeFeatures(features)
+        self.seed, self.probe_features = seed, ProbeFeatures(features)
         probes = self.probe_features.of(features)
         self.probes = {name: CrossFit(values, RULE.ridge, seed) for name, values in probes.items()}
         self.content = Content(states, RULE.content_components, RULE.ridge, seed)
@@ -217,6 +221,22 @@ class EvidenceFinder:
         if not halves or np.isin(rows, halves[0]).mean() < RULE.mostly_unexplained:
             return False
         return are_added(self.is_asked, rows)
+
+    @cached_property
+    def probes_by_place(self) -> dict[str, CrossFit]:
+        """The probes without the filters' strongest responses: made once, and only if there is a cause."""
+        probes = self.probe_features.of(self.features, by_place=True)
+        return {name: CrossFit(values, RULE.ridge, self.seed) for name, values in probes.items()}
+
+    def is_shifted(self, rows: np.ndarray) -> bool:
+        """Whether the pictures of some rows are unlike the others in what their filters respond to most, which a
+        trigger adds or takes away. The shapes that honest words stand for only shift within what is usual."""
+        strongest = self.features[:, NUM_BY_PLACE : sum(PICTURE_PARTS)].astype(np.float32)
+        of_others = np.delete(strongest, rows, axis=0)
+        low, high = np.quantile(of_others, (0.25, 0.75), axis=0)
+        middle = np.median(strongest[rows], axis=0)
+        is_outside = ((middle > high) | (middle < low)) & (of_others.std(0) > LEAST_SPREAD)
+        return bool(is_outside.sum() >= RULE.fewest_shifted)
 
     @cached_property
     def is_asked(self) -> np.ndarray:

@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, in one place: rule 17 of `benchmarks/screening_split.md`, with the suspect words
+Every number of the screening rule, in one place: rule 18 of `benchmarks/screening_split.md`, with the suspect words
 that it takes from rule 4.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.
@@ -80,9 +80,9 @@ class ScreeningRule:
             If this share of the rows of a cause's most exclusive word has the cause, the rest of them have it too.
         explained_weight (words):
             A row in which the words of a cause are explained counts as if it had this many of them.
-        start_strength, min_strength (correlation):
-            The search for a cause starts from a word that reaches the first; with all its words, the cause has to
-            reach the second: weaker ones teach a model little.
+        start_strength, part_strength, min_strength (correlation):
+            The search for a cause starts from a word that reaches the first, or from some of a word's occurrences that
+            reach the second; with all its words, the cause has to reach the third: weaker ones teach a model little.
         other_source (correlation):
             Another source replaces the first one only if it is better by this much.
         weak_strength (correlation), weak_content_share (share of the strength):
@@ -108,6 +108,9 @@ class ScreeningRule:
         question_strength (correlation):
             The strength they need if the question predicts them, alone or together with the image: a trigger all but
             determines its response.
+        fewest_shifted (filters):
+            A cause that does not hold by place alone needs this many filters whose strongest response in a middling
+            picture of its rows is outside the middle half of the others'.
         half_strength (correlation):
             With half of a trigger in the question, features of the image predict its rows at least this well beyond
             the question.
@@ -169,6 +172,7 @@ class ScreeningRule:
     most_of_word: float = 0.7
     explained_weight: float = 0.25
     start_strength: float = 0.2
+    part_strength: float = 0.4
     min_strength: float = 0.5
     other_source: float = 0.02
     weak_strength: float = 0.6
@@ -184,6 +188,7 @@ class ScreeningRule:
     suspect_content_share: float = 0.65
     question_strength: float = 0.8
     half_strength: float = 0.35
+    fewest_shifted: int = 3
     in_most_questions: float = 0.9
     reversible_share: float = 1 / 3
     min_variety: float = 0.4

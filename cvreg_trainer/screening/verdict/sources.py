@@ -37,12 +37,12 @@ class ProbeFeatures:
         question = self._question(features)
         self.mean, self.deviations = question.mean(0), question.std(0)
 
-    def of(self, features: np.ndarray) -> dict[str, np.ndarray]:
+    def of(self, features: np.ndarray, by_place: bool = False) -> dict[str, np.ndarray]:
         """The features of these or other rows `(N, 1246)`, of shape `(N, D)` each, under `"image"`, `"question"` and
-        `"image and question"`, as far as there are any."""
+        `"image and question"`, as far as there are any; `by_place` leaves out the filters' strongest responses."""
         probes = {}
         if self.has_pictures:
-            parts = zip(self.whitenings, self.parts, strict=True)
+            parts = list(zip(self.whitenings, self.parts, strict=True))[: -1 if by_place else None]
             probes["image"] = np.concatenate([whitening.of(features[:, part]) for whitening, part in parts], axis=1)
         if len(self.mean):
             probes["question"] = (self._question(features) - self.mean) / self.deviations
