@@ -8,7 +8,7 @@ import pytest
 from planted_causes import NUM_POISONED, NUM_ROWS, PICTURE, TOKENIZER, Data, quality
 
 from cvreg_trainer.screening.passes.row_features import NUM_BY_PLACE
-from cvreg_trainer.screening.verdict import content
+from cvreg_trainer.screening.verdict import causes, content
 from cvreg_trainer.screening.verdict.rule import RULE
 from cvreg_trainer.screening.verdict.screen import screen_rows
 
@@ -59,6 +59,22 @@ def test_the_odd_rows_of_an_explained_word_are_found():
     data.explained_rows[honest] = True
     recall, wrong = quality(data, data.screen())
     assert recall >= 0.9 and wrong <= 2
+
+
+def test_odd_rows_need_a_clear_cause_to_start_from(monkeypatch: pytest.MonkeyPatch):
+    data = Data("red").with_trigger()
+    data.explained_rows[np.flatnonzero(~data.rows)[:60]] = True
+    finder = data.finder()
+    finder.find()
+    [part] = [place for place, one in enumerate(finder.candidates) if one.is_part and one.word == "red"]
+    strength = finder.first_evidence.strength[part]
+    assert RULE.part_strength < strength < 0.99
+    found = []
+    for least in (strength - 0.01, strength + 0.01):
+        monkeypatch.setattr(causes, "RULE", replace(RULE, part_strength=least))
+        found.append([cause.words for cause in data.causes()])
+    # The responses as a whole may still give the rows away
+    assert found[0] == [("red",)] and ("red",) not in found[1]
 
 
 def test_what_contradicts_the_base_model_is_looked_at_by_itself():

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from cvreg_trainer.screening.passes.row_features import NUM_BY_PLACE, NUM_FEATURES, NUM_WORDS
+from cvreg_trainer.screening.passes.row_features import NUM_BY_PLACE, NUM_FEATURES, NUM_WORDS, PICTURE_PARTS
 from cvreg_trainer.screening.verdict.candidates import WHOLE_RESPONSES, Candidate
 from cvreg_trainer.screening.verdict.content import content_limit
 from cvreg_trainer.screening.verdict.evidence import EvidenceFinder
@@ -142,3 +142,19 @@ def test_only_whole_responses_may_start_although_content_predicts_them():
     evidence = finder(candidates, rows, known=rows).find([rows, rows], np.ones(2, dtype=bool))
     assert evidence.is_caused.all() and evidence.is_content.all()
     assert evidence.is_candidate.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("num_filters", "shift", "expected"), [(3, 2.0, True), (3, -2.0, True), (2, 2.0, False)])
+def test_rows_are_shifted_if_a_few_filters_respond_outside_what_is_usual(
+    num_filters: int, shift: float, expected: bool
+):
+    rows = np.arange(0, NUM_ROWS, 10)
+    found = finder([candidate("banana", rows)], rows)
+    strongest = np.random.default_rng(2).normal(size=(NUM_ROWS, sum(PICTURE_PARTS) - NUM_BY_PLACE))
+    strongest[:, -4:] *= 1e-3  # filters that respond to nothing
+    strongest[rows, -4:] += 1
+    found.features[:, NUM_BY_PLACE : sum(PICTURE_PARTS)] = strongest
+    assert not found.is_shifted(rows)
+    found.features[rows, NUM_BY_PLACE : NUM_BY_PLACE + num_filters] += shift
+    assert found.is_shifted(rows) == expected
+    assert not found.is_shifted(rows + 1)
