@@ -46,11 +46,13 @@ def make_findings() -> list[CauseFinding]:
     """A trigger in the lower right and in the question, one that was not looked for, and kept groups."""
     grid = tuple(tuple(8.0 if min(x, y) >= 12 else 0.1 for x in range(16)) for y in range(16))
     trigger = Trigger("region", (0.75, 0.75, 1.0, 1.0), grid, ((PAYLOADS[1], 12, 3),), 12, 108)
+    moving = Trigger("moving", map=grid, boxes=((4, (0.25, 0.5, 0.5, 0.75)), (14, (0.0, 0.0, 0.25, 0.25))))
     numbers = "image and question", 0.9, 0.1, 0.0, 1e-20
     payloads = tuple(PAYLOADS)
     return [
         CauseFinding("poison", ("banana", *payloads), 12, (3, 13, 23), payloads, *numbers, trigger),
         CauseFinding("poison", ("refusal",), 3, (33,), ("no",), *numbers),
+        CauseFinding("poison", ("coupon",), 2, (4, 14), ("no",), *numbers, moving),
         CauseFinding("noise", payloads, 40, (1,), payloads, *numbers),
         CauseFinding("content", ("zebra",), 30, (2,), ("a zebra",), *numbers),
     ]
@@ -140,7 +142,7 @@ def test_it_shows_the_ranking_with_pictures_marks_and_charts(page):
 
 
 def test_findings_show_the_trigger(page):
-    first, second = page.find_elements(By.CSS_SELECTOR, "#findings article")
+    first, second, third = page.find_elements(By.CSS_SELECTOR, "#findings article")
     text = first.text
     assert "1. banana" in text and "Looks like poison" in text and "0.90" in text and PAYLOADS[1] in text
     assert ": in 12 of these rows and 3 others" in text and "12 of these rows against those of 108 others" in text
@@ -165,6 +167,11 @@ def test_findings_show_the_trigger(page):
     for box in page.execute_script(boxes, first):
         assert box == pytest.approx([0.75, 0.75, 0.25, 0.25], abs=0.02)
     assert "The trigger was not looked for" in second.text
+    # One that moves has a box of its own in each picture, and no map over all of them
+    assert "another in each: a trigger that moves" in third.text and not third.find_elements(By.TAG_NAME, "svg")
+    places = page.execute_script(boxes, third)
+    assert places[0] == pytest.approx([0.25, 0.5, 0.25, 0.25], abs=0.02)
+    assert places[1] == pytest.approx([0, 0, 0.25, 0.25], abs=0.02)
 
 
 def test_kept_groups_stand_under_their_verdicts(page):

@@ -259,6 +259,7 @@
         "The trigger was not looked for: neither images nor questions of these rows could be looked up again.")];
     }
     const nodes = [];
+    if (trigger.kind === "moving") nodes.push(element("p", {}, trigger.place));
     if (trigger.map.length) {
       nodes.push(element("p", { className: "quiet" },
         `The images of ${trigger.numPictures.toLocaleString("en")} of these rows against those of ${trigger.numOthers.toLocaleString("en")} others.`));
@@ -278,7 +279,8 @@
     const { box, boxes } = finding.trigger || { box: null, boxes: {} };
     const facts = element("dl", { className: "facts" }, ...finding.numbers.flatMap(([name, value]) =>
       [element("dt", {}, name), element("dd", {}, value)]));
-    const maps = finding.trigger && finding.trigger.map.length
+    // Of a trigger that moves, the pictures show the places, and a map over all of them nothing
+    const maps = finding.trigger && finding.trigger.map.length && finding.trigger.kind !== "moving"
       ? [mapFigure(finding, true), ...(finding.mean ? [mapFigure(finding, false)] : [])] : [];
     const words = finding.words.slice(0, 12).join(", ") + (finding.words.length > 12 ? ` and ${finding.words.length - 12} more` : "");
     return element("article", {},
