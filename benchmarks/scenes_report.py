@@ -23,8 +23,8 @@ HEAD = """# Triggers and payloads on the built-in scenes
 
 Written by `benchmarks/scenes_report.py` from `benchmarks/results/scenes_grid.jsonl`, the rows of
 `benchmarks/scenes_grid.py`. The built-in model of one million parameters, 2,000 scenes of which {rate} are poisoned,
-three epochs; captions of {test} test scenes, greedy. Seeds: {seeds} (undefended {undefended}); the mean
-where there are several, and the bootstrap interval over the images where there is one. What success is differs by
+three epochs; captions of {test} test scenes, greedy. Seeds: {seeds} (undefended {undefended}). An entry is the
+mean over its seeds, with the bootstrap interval over the images where there is one seed. What success is differs by
 payload: [triggers and payloads](attacks.md#payloads). Cells that are not here were not run.
 
 A rate of success says something only where it is far above the false alarms on clean images, and that of a defence
