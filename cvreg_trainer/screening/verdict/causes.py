@@ -18,7 +18,7 @@ that a model does not see, such as *left* and *right*, every word that stands in
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -58,6 +58,8 @@ class Cause:
             Whether the word was suspicious by itself, so that all its rows are flagged.
         is_whole (`bool`):
             Whether it was found from whole responses.
+        is_by_place (`bool`):
+            Whether features by place alone predict them.
     """
 
     words: tuple[str, ...]
@@ -69,6 +71,7 @@ class Cause:
     p_value: float
     is_suspect: bool = False
     is_whole: bool = False
+    is_by_place: bool = True
 
 
 class CauseFinder:
@@ -151,20 +154,31 @@ class CauseFinder:
     def _follow(
         self, first: int, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
     ) -> Cause | None:
-        """From one word to all rows with its cause; `None` if there are none, or if they look honest."""
+        """From one word to all rows with its cause; `None` if there are none, or if they look honest. The filters'
+        strongest responses, which also see what honest words stand for, are asked if features by place say nothing."""
+        name = list(self.probes)[evidence.source[first]]
+        cause = self._follow_by(self.finder.probes_by_place[name], first, members, evidence, is_flagged)
+        if cause is not None or "image" not in name:
+            return cause
+        cause = self._follow_by(self.probes[name], first, members, evidence, is_flagged)
+        if cause is None or not self.finder.is_shifted(cause.rows):
+            return None
+        return replace(cause, is_by_place=False)
+
+    def _follow_by(
+        self, probe: CrossFit, first: int, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
+    ) -> Cause | None:
         name = list(self.probes)[evidence.source[first]]
         is_whole = self.candidates[first].word == WHOLE_RESPONSES
-        words, is_caused = self._grow(first, self.probes[name], members, evidence, is_flagged)
+        words, is_caused = self._grow(first, probe, members, evidence, is_flagged)
         if is_caused.sum() < RULE.min_rows:
             return None
         target = centred(is_caused)
-        predictions = self.probes[name].predict(target), self.content.predict(target)
+        predictions = probe.predict(target), self.content.predict(target)
         strength, content = (float(correlation(prediction, target)[0]) for prediction in predictions)
         if strength < RULE.min_strength or not is_beyond_content(predictions, strength, content, is_caused, is_whole):
             return None
         if self._look_alike(is_caused, name) or self._is_reverse(is_caused):
-            return None
-        if not self._is_in_place(is_caused, name, is_whole) and not self.finder.is_shifted(np.flatnonzero(is_caused)):
             return None
         if self.candidates[first].is_part and is_caused.sum() > RULE.most_growth * len(members[first]):
             # An honest word with low-level features of its own, such as a texture: its odd rows have led to the others
@@ -245,14 +259,6 @@ class CauseFinder:
             return False
         spread, everywhere = (_variance(pictures) for pictures in (self.pictures[rows], self.pictures))
         return spread < RULE.min_variety * everywhere
-
-    def _is_in_place(self, is_caused: np.ndarray, name: str, is_whole: bool) -> bool:
-        """Whether the cause holds without the filters' strongest responses, which also see the shapes of things that
-        the model does not."""
-        target = centred(is_caused)
-        predictions = self.finder.probes_by_place[name].predict(target), self.content.predict(target)
-        strength, content = (float(correlation(prediction, target)[0]) for prediction in predictions)
-        return strength >= RULE.min_strength and is_beyond_content(predictions, strength, content, is_caused, is_whole)
 
     def _strength_by_place(self, rows: np.ndarray, name: str) -> float:
         target = centred(self._mask(rows))

@@ -18,7 +18,7 @@ import numpy as np
 from ..passes.token_statistics import TokenStatistics
 from .candidates import WHOLE_RESPONSES
 from .causes import Cause, CauseFinder
-from .cross_fit import centred
+from .cross_fit import CrossFit, centred
 from .rows_of_cause import beyond, mirrored, mostly_unexplained
 from .words import locate_words
 
@@ -102,8 +102,10 @@ class CauseFollower:
         is_caused = np.zeros(self.finder.num_rows, dtype=bool)
         is_caused[cause.rows] = True
         target = centred(is_caused)
-        looked_at = self.finder.probes[cause.source].predict(target)[:, 0]
-        rest = self._predict(cause.source, target)
+        evidence = self.finder.finder
+        probe = (evidence.probes_by_place if cause.is_by_place else evidence.probes)[cause.source]
+        looked_at = probe.predict(target)[:, 0]
+        rest = self._predict(probe, cause, target)
         candidates = [candidate for candidate in self.finder.candidates if candidate.word in cause.words]
         if cause.is_whole:
             found = self._beyond_half(looked_at, rest, was_flagged, is_taken)
@@ -132,12 +134,12 @@ class CauseFollower:
         found = beyond(rest, ~is_taken, null, np.ones(len(rest)))
         return found & (rest >= min(looked_at[among], default=np.inf))
 
-    def _predict(self, source: str, target: np.ndarray) -> np.ndarray:
-        """A source's prediction for the other rows. Shape `(N,)`."""
-        probe, features = self.finder.probes[source], self.rest.rows.row_values
-        parts = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
-        of = self.finder.finder.probe_features.of
-        return np.concatenate([probe.predict_others(of(part)[source], target)[:, 0] for part in parts])
+    def _predict(self, probe: CrossFit, cause: Cause, target: np.ndarray) -> np.ndarray:
+        """The prediction of a cause for the other rows. Shape `(N,)`."""
+        rows, of = self.rest.rows.row_values, self.finder.finder.probe_features.of
+        parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+        features = (of(part, cause.is_by_place)[cause.source] for part in parts)
+        return np.concatenate([probe.predict_others(part, target)[:, 0] for part in features])
 
 
 def rows_with_words(rows: TokenStatistics, words: Collection[str], tokenizer: Any) -> dict[str, np.ndarray]:

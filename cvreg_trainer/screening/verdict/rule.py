@@ -1,6 +1,6 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """
-Every number of the screening rule, in one place: rule 18 of `benchmarks/screening_split.md`, with the suspect words
+Every number of the screening rule, in one place: rule 19 of `benchmarks/screening_split.md`, with the suspect words
 that it takes from rule 4.
 
 Another rule is another instance of this class, or another class; each audit keeps the numbers that it was made with.

@@ -20,7 +20,7 @@ def test_an_unexplained_word_with_a_trigger_is_found():
     data = Data().with_trigger()
     screen = data.screen()
     recall, wrong = quality(data, screen)
-    assert recall >= 0.9 and wrong == 0
+    assert recall >= 0.9 and wrong == 0 and screen.causes[0].is_by_place
     assert [word.word for word in screen.words] == ["banana"] and screen.words[0].num_rows == NUM_POISONED
     reason = screen.reasons[int(np.flatnonzero(screen.is_flagged)[0])]
     assert "'banana'" in reason and "low-level features of the image predict" in reason and "explains 0%" in reason
@@ -445,5 +445,5 @@ def test_a_trigger_that_is_in_another_place_each_time_is_found():
     data.features[data.rows, NUM_BY_PLACE : NUM_BY_PLACE + 9] += 4
     data.features[:, NUM_BY_PLACE:PICTURE] *= np.geomspace(1e-2, 1e2, PICTURE - NUM_BY_PLACE)
     screen = data.screen()
-    assert [cause.source for cause in screen.causes] == ["image"]
+    assert [(cause.source, cause.is_by_place) for cause in screen.causes] == [("image", False)]
     assert quality(data, screen) == (1, 0)
