@@ -324,7 +324,7 @@ class CrossViewDefenseTrainer(SFTTrainer):
         # First, because the file that transformers writes last marks a checkpoint as whole
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
-            # A checkpoint that another run may have left there is no longer whole
+            # Invalidate a checkpoint that an earlier run may have left in this folder
             (folder / STATE_FILE).unlink(missing_ok=True)
             write_options(folder, self.args, self.model)
         if self._screen is not None:

@@ -1,7 +1,7 @@
 # Copyright 2026 The cvreg_trainer authors. Licensed under the Apache License, Version 2.0.
 """Batches of the two views: which values are visual, which must agree, and views made on pixel tensors.
 
-Notable: there is no list of processors or model families. A value is judged by the ending of its name, its type, and
+Notable: no processor or model family is hard-coded. A value is classified by the ending of its name, its type, and
 whether it changed when nothing but the images' pixels did.
 """
 

@@ -35,7 +35,7 @@ def start_schedule_over(trainer: Any, num_steps: int) -> None:
     elif trainer._created_lr_scheduler:
         trainer.callback_handler.lr_scheduler = _make(trainer, num_steps, trainer.optimizer)
     else:
-        logger.info("The learning rate's schedule is not the trainer's own: it goes on at the cut of the screening.")
+        logger.info("The trainer did not create its learning rate schedule, so screening leaves it as it is.")
 
 
 def resume_schedule(trainer: Any, num_steps: int) -> None:

@@ -60,7 +60,7 @@ class StartWeights:
         Read what [`StartWeights.save`] wrote.
 
         Raises:
-            `ValueError`: if there is no file for this process, or it belongs to another model.
+            `ValueError`: if the file for this process is missing, or was written for another model.
         """
         result, path = cls.__new__(cls), Path(folder) / _file(trainer)
         if not path.exists():

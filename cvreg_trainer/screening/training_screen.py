@@ -178,7 +178,7 @@ class TrainingScreen(TrainerCallback):
 
     @property
     def _cut_step(self) -> int:
-        # If a training is resumed with another number of steps, `warmup_steps` is no longer what it was at the cut
+        # Resuming with a different number of steps changes `warmup_steps`, but not where the cut was made
         logs = self.trainer.state.log_history
         return next((log["step"] for log in reversed(logs) if "screened_rows" in log), self.warmup_steps)
 

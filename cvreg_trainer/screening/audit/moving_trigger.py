@@ -29,8 +29,8 @@ def locate_trigger(flagged: np.ndarray, others: np.ndarray) -> list[Box] | None:
             Responses by place of flagged rows' pictures and of others; see [`place_responses`].
 
     Returns:
-        `list` of M boxes, each the left, top, right and bottom edge as shares of width and height, or `None` if there
-        is no such trigger.
+        `list` of M boxes, each the left, top, right and bottom edge as shares of width and height, or `None` if no
+        moving trigger is found.
     """
     if min(len(flagged), len(others)) < 4:
         return None

@@ -154,8 +154,9 @@ class CauseFinder:
     def _follow(
         self, first: int, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
     ) -> Cause | None:
-        """From one word to all rows with its cause; `None` if there are none, or if they look honest. The filters'
-        strongest responses, which also see what honest words stand for, are asked if features by place say nothing."""
+        """From one word to all rows with its cause; `None` if there are none, or if they look honest.
+
+        Features by place come first: the filters' strongest responses also see the things that honest words name."""
         name = list(self.probes)[evidence.source[first]]
         cause = self._follow_by(self.finder.probes_by_place[name], first, members, evidence, is_flagged)
         if cause is not None or "image" not in name:
@@ -207,7 +208,7 @@ class CauseFinder:
         self, first: int, probe: CrossFit, members: list[np.ndarray], evidence: Evidence, is_flagged: np.ndarray
     ) -> tuple[list[int], np.ndarray]:
         """From one word to all words and rows with its cause, in rounds: fit what predicts the rows, then find which
-        words and which rows it predicts. The result has too few rows if there is no such cause."""
+        words and which rows it predicts. If no cause holds, fewer than `min_rows` rows are left."""
         is_caused, words = self._mask(members[first]), [first]
         is_whole = self.candidates[first].word == WHOLE_RESPONSES
         may_join = evidence.is_candidate | (evidence.is_caused & self.finder.is_suspect)
@@ -292,6 +293,7 @@ class CauseFinder:
             self.candidates[first].explained,
             float(evidence.p_values[first]),
             is_suspect=True,
+            is_by_place=is_in_place,
         )
 
 

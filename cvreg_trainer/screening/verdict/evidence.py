@@ -224,7 +224,7 @@ class EvidenceFinder:
 
     @cached_property
     def probes_by_place(self) -> dict[str, CrossFit]:
-        """The probes without the filters' strongest responses: made once, and only if there is a cause."""
+        """The probes without the filters' strongest responses; built when the first candidate is followed."""
         probes = self.probe_features.of(self.features, by_place=True)
         return {name: CrossFit(values, RULE.ridge, self.seed) for name, values in probes.items()}
 

@@ -8,6 +8,7 @@ import pytest
 from planted_causes import NUM_ROWS, PICTURE, TOKENIZER, Data
 
 from cvreg_trainer.screening.looks import Looks
+from cvreg_trainer.screening.passes.row_features import NUM_BY_PLACE
 from cvreg_trainer.screening.passes.token_statistics import TokenStatistics
 from cvreg_trainer.screening.verdict.rest import RestOfRows, rows_with_words
 from cvreg_trainer.screening.verdict.screen import Screen, screen_rows
@@ -53,6 +54,19 @@ def test_of_an_honest_word_only_the_rows_with_the_cause():
     data = Data("red", num_poisoned=50).with_trigger()
     data.explained_rows[np.flatnonzero(~data.rows)[:60]] = True
     recall, wrong = found_in_rest(data, screen(data))
+    assert recall >= 0.9 and wrong <= 2
+
+
+def test_a_cause_that_is_not_by_place_is_followed_by_what_predicts_it():
+    data = Data("red", num_poisoned=50)
+    data.explained_rows[np.flatnonzero(~data.rows)[:60]] = True
+    rng = np.random.default_rng(5)
+    strongest = rng.normal(size=(NUM_ROWS, PICTURE - NUM_BY_PLACE))
+    strongest[data.rows] += 3 * rng.normal(size=PICTURE - NUM_BY_PLACE)
+    data.features[:, NUM_BY_PLACE:PICTURE] = strongest
+    found = screen(data)
+    assert [cause.is_by_place for cause in found.causes] == [False]
+    recall, wrong = found_in_rest(data, found)
     assert recall >= 0.9 and wrong <= 2
 
 
