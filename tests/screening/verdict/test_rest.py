@@ -62,7 +62,8 @@ def test_a_cause_that_is_not_by_place_is_followed_by_what_predicts_it():
     data.explained_rows[np.flatnonzero(~data.rows)[:60]] = True
     rng = np.random.default_rng(5)
     strongest = rng.normal(size=(NUM_ROWS, PICTURE - NUM_BY_PLACE))
-    strongest[data.rows] += 3 * rng.normal(size=PICTURE - NUM_BY_PLACE)
+    strongest[data.rows] += 1.5 * rng.normal(size=PICTURE - NUM_BY_PLACE)
+    data.features[:, :NUM_BY_PLACE] = 0
     data.features[:, NUM_BY_PLACE:PICTURE] = strongest
     found = screen(data)
     assert [cause.is_by_place for cause in found.causes] == [False]
